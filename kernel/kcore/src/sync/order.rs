@@ -1,0 +1,57 @@
+//! The lock order: one list, outermost first. A lock may be taken only while every held lock stands above it here.
+//! Debug builds check it at every acquisition (`hal::sync`).
+//!
+//! Sleeping locks ([`super::Mutex`], [`super::RwLock`]) come before all of these: nobody sleeps while holding a spin lock.
+//! Two locks of one level are never nested; where Linux would nest (two run queues), the code takes them one after the
+//! other.
+
+use hal::sync::Level;
+
+macro_rules! levels {
+    ($($(#[doc = $why:literal])* $name:ident = $number:literal;)*) => {
+        $($(#[doc = $why])* pub const $name: Level = Level($number, stringify!($name));)*
+    };
+}
+
+levels! {
+    /// The dentry cache and a directory's entries: path walks look up tasks' roots before, never while, holding it.
+    DENTRY = 10;
+    /// The mount table.
+    MOUNT = 15;
+    /// Attributes and private data of an inode.
+    INODE = 20;
+    /// A pipe, socket or tty buffer: waiters are woken while it is held.
+    CHANNEL = 30;
+    /// A descriptor table: closing drops files only after it is released.
+    FILES = 40;
+    /// Root, working directory and umask.
+    FS_CONTEXT = 45;
+    /// The task tree: parents, children, thread groups, process groups, sessions (Linux `tasklist_lock`).
+    TASKS = 60;
+    /// The PID tables, looked up under the task tree.
+    PIDS = 65;
+    /// Signal handlers and pending signals of a thread group (Linux `siglock`).
+    SIGHAND = 70;
+    /// Small per-task fields read by /proc: name, credentials, resource limits.
+    TASK_FIELDS = 80;
+    /// Pages of one file.
+    PAGE_CACHE = 90;
+    /// Page tables of one address space, below the sleeping mm lock.
+    PAGE_TABLE = 100;
+    /// Futex buckets: user words are read under it with faults disabled.
+    FUTEX = 110;
+    /// Timer queues of a CPU: callbacks run without it.
+    TIMERS = 150;
+    /// A wait queue: wakes tasks while held.
+    WAIT_QUEUE = 180;
+    /// The run queue of a CPU: the innermost lock of the scheduler.
+    RUN_QUEUE = 200;
+    /// The kernel log: anything above may log, except the allocators.
+    LOG = 220;
+    /// The console's output queue, fed by the log.
+    CONSOLE = 225;
+    /// The kernel heap (in hal).
+    HEAP = 235;
+    /// The frame allocator: the heap refills from it.
+    FRAMES = 245;
+}

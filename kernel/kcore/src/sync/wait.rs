@@ -1,0 +1,241 @@
+//! Wait queues: the one way to sleep.
+//!
+//! A task that waits for an event puts a [`Waiter`] on the event's queue, names the [`TaskState`] it sleeps in, looks at
+//! the condition once more and gives up the CPU (Linux `___wait_event`). Whoever makes the condition true wakes the
+//! queue. Because the state is set before the last look, a wake-up in between is not lost: it finds a task that is about
+//! to sleep and makes it runnable.
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use abi::Errno;
+use hal::sync::IrqLock;
+
+use crate::Result;
+use crate::sched;
+use crate::sync::order;
+use crate::task::{Task, TaskState, current};
+
+/// Something other than a sleeping task that wants to hear of a wake-up (epoll items, for instance). Called with the
+/// queue locked and interrupts masked: it must be short and take only locks below `WAIT_QUEUE`.
+pub trait WakeCallback: Send + Sync {
+    /// The queue was woken for `events` (POLL* bits; 0 when the waker named none).
+    fn woken(&self, events: u32);
+}
+
+enum Target {
+    Task(Weak<Task>),
+    Callback(Weak<dyn WakeCallback>),
+}
+
+/// One registration on one or several queues.
+pub struct Waiter {
+    target: Target,
+    /// Set by a wake-up; a poll that waits on many queues looks at it.
+    triggered: AtomicBool,
+    /// Woken one at a time (`wake_one`), after all the non-exclusive ones.
+    exclusive: bool,
+}
+
+impl Waiter {
+    /// Wakes the current task.
+    pub fn for_current() -> Arc<Waiter> {
+        Self::for_task(&current().arc(), false)
+    }
+
+    /// Wakes the current task; of the exclusive waiters a `wake_one` wakes only the first.
+    pub fn for_current_exclusive() -> Arc<Waiter> {
+        Self::for_task(&current().arc(), true)
+    }
+
+    fn for_task(task: &Arc<Task>, exclusive: bool) -> Arc<Waiter> {
+        Arc::new(Waiter { target: Target::Task(Arc::downgrade(task)), triggered: AtomicBool::new(false), exclusive })
+    }
+
+    /// Calls `callback` at each wake-up.
+    pub fn for_callback(callback: Weak<dyn WakeCallback>, exclusive: bool) -> Arc<Waiter> {
+        Arc::new(Waiter { target: Target::Callback(callback), triggered: AtomicBool::new(false), exclusive })
+    }
+
+    /// Whether a wake-up came since the last call.
+    pub fn take_triggered(&self) -> bool {
+        self.triggered.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether a wake-up came.
+    pub fn is_triggered(&self) -> bool {
+        self.triggered.load(Ordering::SeqCst)
+    }
+
+    fn wake(&self, events: u32) -> bool {
+        self.triggered.store(true, Ordering::SeqCst);
+        match &self.target {
+            Target::Task(task) => task.upgrade().is_some_and(|task| sched::wake(&task, TaskState::NORMAL)),
+            Target::Callback(callback) => {
+                if let Some(callback) = callback.upgrade() {
+                    callback.woken(events);
+                }
+                true
+            }
+        }
+    }
+}
+
+/// The tasks and callbacks that wait for one kind of event.
+pub struct WaitQueue {
+    waiters: IrqLock<VecDeque<Arc<Waiter>>>,
+    /// Mirrors "not empty", so that waking an empty queue costs one load.
+    occupied: AtomicBool,
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WaitQueue {
+    /// A queue without waiters.
+    pub const fn new() -> Self {
+        Self { waiters: IrqLock::new(order::WAIT_QUEUE, VecDeque::new()), occupied: AtomicBool::new(false) }
+    }
+
+    /// Adds a waiter. Non-exclusive waiters go to the front, as in Linux, so that `wake_one` reaches all of them.
+    pub fn register(&self, waiter: &Arc<Waiter>) {
+        let mut waiters = self.waiters.lock();
+        if waiter.exclusive {
+            waiters.push_back(waiter.clone());
+        } else {
+            waiters.push_front(waiter.clone());
+        }
+        // SeqCst with the load in `is_idle`: either the waker sees us, or we see the condition it made true.
+        self.occupied.store(true, Ordering::SeqCst);
+    }
+
+    /// Removes a waiter if it is there.
+    pub fn unregister(&self, waiter: &Arc<Waiter>) {
+        let mut waiters = self.waiters.lock();
+        let found = waiters.iter().position(|w| Arc::ptr_eq(w, waiter)).and_then(|at| waiters.remove(at));
+        self.occupied.store(!waiters.is_empty(), Ordering::SeqCst);
+        drop(waiters);
+        drop(found);
+    }
+
+    /// Whether nobody waits. A hint that is safe to act on after making the condition true.
+    #[inline(always)]
+    pub fn is_idle(&self) -> bool {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        !self.occupied.load(Ordering::SeqCst)
+    }
+
+    /// Wakes every non-exclusive waiter and one exclusive waiter.
+    pub fn wake_one(&self) {
+        self.wake(1, 0);
+    }
+
+    /// Wakes every waiter.
+    pub fn wake_all(&self) {
+        self.wake(usize::MAX, 0);
+    }
+
+    /// As [`Self::wake_one`], and tells callbacks which POLL* events came.
+    pub fn wake_one_for(&self, events: u32) {
+        self.wake(1, events);
+    }
+
+    /// As [`Self::wake_all`], and tells callbacks which POLL* events came.
+    pub fn wake_all_for(&self, events: u32) {
+        self.wake(usize::MAX, events);
+    }
+
+    fn wake(&self, mut exclusive_left: usize, events: u32) {
+        if self.is_idle() {
+            return;
+        }
+        let waiters = self.waiters.lock();
+        for waiter in waiters.iter() {
+            let woke = waiter.wake(events);
+            if waiter.exclusive && woke {
+                exclusive_left -= 1;
+                if exclusive_left == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sleeps in `state` until `condition` holds. `Err(ERESTARTSYS)` when a signal ends an interruptible sleep (a fatal
+    /// one a killable sleep); the condition did not hold then.
+    pub fn wait_event(&self, state: TaskState, condition: impl FnMut() -> bool) -> Result<()> {
+        self.wait(state, false, u64::MAX, condition)
+    }
+
+    /// As [`Self::wait_event`] with an exclusive registration: a `wake_one` wakes one such sleeper.
+    pub fn wait_event_exclusive(&self, state: TaskState, condition: impl FnMut() -> bool) -> Result<()> {
+        self.wait(state, true, u64::MAX, condition)
+    }
+
+    /// As [`Self::wait_event`], with `Err(ETIMEDOUT)` once the monotonic clock reaches `deadline_ns` (`u64::MAX`: never).
+    pub fn wait_event_until(
+        &self,
+        state: TaskState,
+        deadline_ns: u64,
+        condition: impl FnMut() -> bool,
+    ) -> Result<()> {
+        self.wait(state, false, deadline_ns, condition)
+    }
+
+    fn wait(
+        &self,
+        state: TaskState,
+        exclusive: bool,
+        deadline_ns: u64,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<()> {
+        if condition() {
+            return Ok(());
+        }
+        let waiter = if exclusive { Waiter::for_current_exclusive() } else { Waiter::for_current() };
+        self.register(&waiter);
+        let result = sleep_while(state, deadline_ns, || !condition());
+        self.unregister(&waiter);
+        if exclusive && result.is_err() && waiter.is_triggered() {
+            // We took a wake-up that we do not use: hand it on (Linux autoremove_wake_function's rule).
+            self.wake_one();
+        }
+        result
+    }
+}
+
+/// Sleeps in `state` while `waiting` holds, for a task that has arranged to be woken. Ends as [`WaitQueue::wait_event`].
+pub fn sleep_while(state: TaskState, deadline_ns: u64, mut waiting: impl FnMut() -> bool) -> Result<()> {
+    let task = current();
+    loop {
+        task.set_state(state);
+        if !waiting() {
+            task.set_state(TaskState::Running);
+            return Ok(());
+        }
+        if task.signal_ends_sleep(state) {
+            task.set_state(TaskState::Running);
+            return Err(Errno::ERESTARTSYS);
+        }
+        if deadline_ns == u64::MAX {
+            sched::schedule();
+        } else if crate::time::monotonic_ns() >= deadline_ns {
+            task.set_state(TaskState::Running);
+            return Err(Errno::ETIMEDOUT);
+        } else {
+            crate::time::schedule_until(deadline_ns);
+        }
+    }
+}
+
+/// Sleeps in `state` until the monotonic clock reaches `deadline_ns`, or a signal ends the sleep (`Err(ERESTARTSYS)`).
+pub fn sleep_until(state: TaskState, deadline_ns: u64) -> Result<()> {
+    match sleep_while(state, deadline_ns, || true) {
+        Err(Errno::ETIMEDOUT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,132 @@
+//! The system-call border: decode, permit, validate, call, encode.
+//!
+//! [`table`] is the one truth: number, name, argument types, handler. [`dispatch`] is what the trap path calls. One file
+//! per family; a handler fits on a screen and holds no policy.
+
+pub mod dir;
+pub mod file;
+pub mod futex;
+pub mod identity;
+pub mod info;
+pub mod limits;
+pub mod lock;
+pub mod memory;
+pub mod mount;
+pub mod path;
+pub mod pipe;
+pub mod poll;
+pub mod process;
+pub mod ptr;
+pub mod random;
+pub mod sched;
+pub mod signal;
+pub mod table;
+pub mod time;
+
+use abi::Errno;
+use hal::thread::{Current, work};
+use hal::trap::UserFrame;
+
+use crate::Result;
+use crate::task::{Task, current};
+pub use ptr::{UserPtr, UserStr};
+
+/// What a handler works with: who calls, and the caller's registers.
+pub struct Context<'a> {
+    /// The calling task.
+    pub task: Current<Task>,
+    /// Its user registers, as they will be on return.
+    pub frame: &'a mut UserFrame,
+}
+
+impl Context<'_> {
+    /// The six argument registers.
+    #[inline(always)]
+    pub fn arguments(&self) -> [u64; 6] {
+        let x = &self.frame.x;
+        [x[0], x[1], x[2], x[3], x[4], x[5]]
+    }
+}
+
+/// A type that one argument register decodes to. The only place where argument bits are dropped: a C `int` is the low
+/// half of its register, whatever the upper half holds (AAPCS64 6.8.2).
+pub trait FromArgument {
+    /// Decodes the register.
+    fn from_argument(raw: u64) -> Self;
+}
+
+impl FromArgument for u64 {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        raw
+    }
+}
+
+impl FromArgument for i64 {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        raw.cast_signed()
+    }
+}
+
+impl FromArgument for usize {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        raw as usize
+    }
+}
+
+impl FromArgument for u32 {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        raw as u32
+    }
+}
+
+impl FromArgument for i32 {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        raw as i32
+    }
+}
+
+impl<T> FromArgument for UserPtr<T> {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        UserPtr::new(raw)
+    }
+}
+
+impl FromArgument for UserStr {
+    #[inline(always)]
+    fn from_argument(raw: u64) -> Self {
+        UserStr::new(raw)
+    }
+}
+
+/// Runs the system call that `frame` describes and stores its result in x0.
+pub fn dispatch(frame: &mut UserFrame) {
+    let number = frame.syscall as usize;
+    let mut cx = Context { task: current(), frame };
+    let outcome = match table::TABLE.get(number).and_then(|entry| entry.handler) {
+        Some(handler) => handler(&mut cx),
+        None => missing(number),
+    };
+    match outcome {
+        Ok(value) => frame.x[0] = value as u64,
+        Err(error) => {
+            frame.x[0] = error.to_syscall_return();
+            if error.number() >= Errno::ERESTARTSYS.number() {
+                // Never let a restart code reach user space: the signal code looks at it on the way out.
+                hal::thread::current_work().fetch_or(work::SIGNAL, core::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// A number without a handler: `ENOSYS`, logged once per number so that nothing is missing silently.
+#[cold]
+fn missing(number: usize) -> Result<usize> {
+    table::note_missing(number);
+    Err(Errno::ENOSYS)
+}

@@ -1,0 +1,164 @@
+//! The system-call table: the one truth from which dispatch, tracing and `kernel/doc/syscalls.md` derive.
+//!
+//! A row is `NUMBER(name: type, ...) handler;`. A number without a row answers `ENOSYS`, as Linux does for a call that is
+//! not configured. Rows are in the order of the numbers within each family.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::nr;
+
+use super::{Context, FromArgument, UserPtr, UserStr};
+use super::{futex, identity, limits, process, sched, signal, time};
+use crate::Result;
+
+/// One past the largest number that the table can hold.
+pub const SIZE: usize = 512;
+
+/// One system call.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Linux's name in capitals; empty when there is none.
+    pub name: &'static str,
+    /// `name: type` of each argument.
+    pub arguments: &'static [(&'static str, &'static str)],
+    /// What runs. `None` answers `ENOSYS`.
+    pub handler: Option<fn(&mut Context<'_>) -> Result<usize>>,
+}
+
+macro_rules! table {
+    ($($number:ident($($arg:ident: $ty:ty),*) $handler:path;)*) => {
+        const fn build() -> [Entry; SIZE] {
+            let mut table = [Entry { name: "", arguments: &[], handler: None }; SIZE];
+            $(
+                table[nr::$number] = Entry {
+                    name: stringify!($number),
+                    arguments: &[$((stringify!($arg), stringify!($ty))),*],
+                    handler: Some(|cx| {
+                        #[allow(unused_variables, unused_mut, reason = "a call without arguments uses neither")]
+                        let (registers, mut at) = (cx.arguments(), 0usize);
+                        $(
+                            let $arg = <$ty as FromArgument>::from_argument(registers[at]);
+                            #[allow(unused_assignments, reason = "the last argument does not look further")]
+                            { at += 1; }
+                        )*
+                        $handler(cx, $($arg),*)
+                    }),
+                };
+            )*
+            table
+        }
+    };
+}
+
+/// The table by number.
+pub static TABLE: [Entry; SIZE] = build();
+
+table! {
+    // Process life: fork(2), clone(2), execve(2), exit(2), wait(2).
+    EXIT(status: i32) process::exit;
+    EXIT_GROUP(status: i32) process::exit_group;
+    WAITID(which: u32, id: i32, info: UserPtr<abi::signal::SigInfo>, options: u32, usage: UserPtr<abi::resource::Rusage>) process::waitid;
+    SET_TID_ADDRESS(address: u64) process::set_tid_address;
+    CLONE(flags: u64, stack: u64, parent_tid: UserPtr<i32>, tls: u64, child_tid: u64) process::clone;
+    EXECVE(path: UserStr, argv: u64, envp: u64) process::execve;
+    EXECVEAT(dirfd: i32, path: UserStr, argv: u64, envp: u64, flags: u32) process::execveat;
+    WAIT4(pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<abi::resource::Rusage>) process::wait4;
+    CLONE3(args: u64, size: usize) process::clone3;
+    // Identity: getpid(2), credentials(7), setpgid(2), setsid(2), prctl(2), personality(2).
+    GETPID() identity::getpid;
+    GETPPID() identity::getppid;
+    GETTID() identity::gettid;
+    GETUID() identity::getuid;
+    GETEUID() identity::geteuid;
+    GETGID() identity::getgid;
+    GETEGID() identity::getegid;
+    SETUID(uid: u32) identity::setuid;
+    SETGID(gid: u32) identity::setgid;
+    SETREUID(ruid: u32, euid: u32) identity::setreuid;
+    SETREGID(rgid: u32, egid: u32) identity::setregid;
+    SETRESUID(ruid: u32, euid: u32, suid: u32) identity::setresuid;
+    SETRESGID(rgid: u32, egid: u32, sgid: u32) identity::setresgid;
+    GETRESUID(ruid: UserPtr<u32>, euid: UserPtr<u32>, suid: UserPtr<u32>) identity::getresuid;
+    GETRESGID(rgid: UserPtr<u32>, egid: UserPtr<u32>, sgid: UserPtr<u32>) identity::getresgid;
+    SETFSUID(uid: u32) identity::setfsuid;
+    SETFSGID(gid: u32) identity::setfsgid;
+    GETGROUPS(size: i32, list: UserPtr<u32>) identity::getgroups;
+    SETGROUPS(size: i32, list: UserPtr<u32>) identity::setgroups;
+    SETPGID(pid: i32, pgid: i32) identity::setpgid;
+    GETPGID(pid: i32) identity::getpgid;
+    GETSID(pid: i32) identity::getsid;
+    SETSID() identity::setsid;
+    CAPGET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capget;
+    CAPSET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capset;
+    PRCTL(option: i32, a: u64, b: u64, c: u64, d: u64) identity::prctl;
+    PERSONALITY(persona: u32) identity::personality;
+    // Signals: signal(7).
+    KILL(pid: i32, signal: i32) signal::kill;
+    TKILL(tid: i32, signal: i32) signal::tkill;
+    TGKILL(tgid: i32, tid: i32, signal: i32) signal::tgkill;
+    SIGALTSTACK(new: UserPtr<abi::signal::StackT>, old: UserPtr<abi::signal::StackT>) signal::sigaltstack;
+    RT_SIGSUSPEND(mask: UserPtr<u64>, size: usize) signal::rt_sigsuspend;
+    RT_SIGACTION(signal: i32, new: UserPtr<abi::signal::Sigaction>, old: UserPtr<abi::signal::Sigaction>, size: usize) signal::rt_sigaction;
+    RT_SIGPROCMASK(how: i32, new: UserPtr<u64>, old: UserPtr<u64>, size: usize) signal::rt_sigprocmask;
+    RT_SIGPENDING(set: UserPtr<u64>, size: usize) signal::rt_sigpending;
+    RT_SIGTIMEDWAIT(set: UserPtr<u64>, info: UserPtr<abi::signal::SigInfo>, timeout: UserPtr<abi::time::Timespec>, size: usize) signal::rt_sigtimedwait;
+    RT_SIGQUEUEINFO(pid: i32, signal: i32, info: UserPtr<abi::signal::SigInfo>) signal::rt_sigqueueinfo;
+    RT_TGSIGQUEUEINFO(tgid: i32, tid: i32, signal: i32, info: UserPtr<abi::signal::SigInfo>) signal::rt_tgsigqueueinfo;
+    RT_SIGRETURN() signal::rt_sigreturn;
+    RESTART_SYSCALL() signal::restart_syscall;
+    // Limits and usage: getrlimit(2), getrusage(2), times(2).
+    GETRLIMIT(resource: u32, limit: UserPtr<abi::resource::Rlimit>) limits::getrlimit;
+    SETRLIMIT(resource: u32, limit: UserPtr<abi::resource::Rlimit>) limits::setrlimit;
+    PRLIMIT64(pid: i32, resource: u32, new: UserPtr<abi::resource::Rlimit>, old: UserPtr<abi::resource::Rlimit>) limits::prlimit64;
+    GETRUSAGE(who: i32, usage: UserPtr<abi::resource::Rusage>) limits::getrusage;
+    TIMES(buffer: UserPtr<abi::time::Tms>) limits::times;
+    // Scheduling: sched(7).
+    SCHED_YIELD() sched::sched_yield;
+    SCHED_SETAFFINITY(pid: i32, length: usize, mask: u64) sched::sched_setaffinity;
+    SCHED_GETAFFINITY(pid: i32, length: usize, mask: u64) sched::sched_getaffinity;
+    SCHED_SETSCHEDULER(pid: i32, policy: i32, param: UserPtr<abi::sched::SchedParam>) sched::sched_setscheduler;
+    SCHED_GETSCHEDULER(pid: i32) sched::sched_getscheduler;
+    SCHED_SETPARAM(pid: i32, param: UserPtr<abi::sched::SchedParam>) sched::sched_setparam;
+    SCHED_GETPARAM(pid: i32, param: UserPtr<abi::sched::SchedParam>) sched::sched_getparam;
+    SCHED_GET_PRIORITY_MAX(policy: i32) sched::sched_get_priority_max;
+    SCHED_GET_PRIORITY_MIN(policy: i32) sched::sched_get_priority_min;
+    SCHED_RR_GET_INTERVAL(pid: i32, interval: UserPtr<abi::time::Timespec>) sched::sched_rr_get_interval;
+    SETPRIORITY(which: i32, who: i32, nice: i32) sched::setpriority;
+    GETPRIORITY(which: i32, who: i32) sched::getpriority;
+    GETCPU(cpu: UserPtr<u32>, node: UserPtr<u32>, unused: u64) sched::getcpu;
+    MEMBARRIER(command: i32, flags: u32, cpu: i32) sched::membarrier;
+    // Futexes: futex(2).
+    FUTEX(word: u64, operation: i32, value: u32, timeout: u64, word2: u64, value3: u32) futex::futex;
+    SET_ROBUST_LIST(head: u64, length: usize) futex::set_robust_list;
+    GET_ROBUST_LIST(pid: i32, head: UserPtr<u64>, length: UserPtr<u64>) futex::get_robust_list;
+    // Time: time(7).
+    NANOSLEEP(request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::nanosleep;
+    CLOCK_NANOSLEEP(clock: i32, flags: i32, request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::clock_nanosleep;
+    CLOCK_GETTIME(clock: i32, value: UserPtr<abi::time::Timespec>) time::clock_gettime;
+    CLOCK_SETTIME(clock: i32, value: UserPtr<abi::time::Timespec>) time::clock_settime;
+    CLOCK_GETRES(clock: i32, value: UserPtr<abi::time::Timespec>) time::clock_getres;
+    GETTIMEOFDAY(value: UserPtr<abi::time::Timeval>, zone: UserPtr<abi::time::Timezone>) time::gettimeofday;
+    SETTIMEOFDAY(value: UserPtr<abi::time::Timeval>, zone: UserPtr<abi::time::Timezone>) time::settimeofday;
+    GETITIMER(which: i32, value: UserPtr<abi::time::Itimerval>) time::getitimer;
+    SETITIMER(which: i32, new: UserPtr<abi::time::Itimerval>, old: UserPtr<abi::time::Itimerval>) time::setitimer;
+    TIMER_CREATE(clock: i32, event: u64, id: UserPtr<i32>) time::timer_create;
+    TIMER_SETTIME(id: i32, flags: i32, new: UserPtr<abi::time::Itimerspec>, old: UserPtr<abi::time::Itimerspec>) time::timer_settime;
+    TIMER_GETTIME(id: i32, value: UserPtr<abi::time::Itimerspec>) time::timer_gettime;
+    TIMER_GETOVERRUN(id: i32) time::timer_getoverrun;
+    TIMER_DELETE(id: i32) time::timer_delete;
+}
+
+hal::global! {
+    /// A bit per number that was called without having a handler.
+    static MISSING: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+}
+
+/// Remembers that `number` was called in vain, and logs it the first time.
+pub(super) fn note_missing(number: usize) {
+    let Some(word) = MISSING.get(number / 64) else { return };
+    let bit = 1 << (number % 64);
+    if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        let name = nr::NAMES.iter().find(|(n, _)| *n == number).map_or("unknown", |(_, name)| name);
+        log::info!("syscall {number} ({name}) is not implemented, first called by {}", crate::task::current().comm());
+    }
+}

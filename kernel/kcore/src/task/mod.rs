@@ -1,0 +1,452 @@
+//! The process: [`Task`] is Linux's `task_struct` (one thread), [`ThreadGroup`] its `signal_struct` (what the threads of
+//! a process share). One file per verb: clone, exec, exit, wait; the structure is here, in one place.
+//!
+//! Who guards what: atomics are written by the task itself or by their one named writer; each `SpinLock` field guards
+//! itself; family relations are in [`tree`] under one lock; scheduler fields belong to the run-queue lock.
+
+pub mod clone;
+pub mod creds;
+pub mod exec;
+pub mod exit;
+pub mod group;
+pub mod kthread;
+pub mod limits;
+pub mod pid;
+pub mod state;
+pub mod tree;
+pub mod usage;
+pub mod wait;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use abi::resource::Rlimit;
+use hal::sync::{IrqLock, SpinLock};
+use hal::thread::{Current, Thread, work};
+
+use crate::Result;
+use crate::fs::{Files, FsContext};
+use crate::mm::Mm;
+use crate::ns::NsSet;
+use crate::sched;
+use crate::signal::{GroupSignals, RestartBlock, SigHandlers, TaskSignals};
+use crate::sync::{Completion, WaitQueue, order};
+use crate::tty::Tty;
+
+pub use creds::Creds;
+pub use pid::{Pid, PidNamespace};
+pub use state::TaskState;
+pub use usage::{ChildUsage, CpuTimes};
+
+/// Flag bits of a task, Linux's PF_* (the ones that `/proc/PID/stat` shows keep their values).
+pub mod flags {
+    /// PF_EXITING: on its way out.
+    pub const EXITING: u32 = 0x4;
+    /// PF_FORKNOEXEC: forked but has not called exec.
+    pub const FORKNOEXEC: u32 = 0x40;
+    /// PF_SUPERPRIV: used super-user privileges.
+    pub const SUPERPRIV: u32 = 0x100;
+    /// PF_SIGNALED: killed by a signal.
+    pub const SIGNALED: u32 = 0x400;
+    /// PF_KTHREAD: a kernel thread.
+    pub const KTHREAD: u32 = 0x20_0000;
+    /// PF_RANDOMIZE: address-space randomisation is on.
+    pub const RANDOMIZE: u32 = 0x40_0000;
+    /// PF_NO_SETAFFINITY: user space may not change the allowed CPUs.
+    pub const NO_SETAFFINITY: u32 = 0x400_0000;
+}
+
+/// A thread: the unit of scheduling.
+pub struct Task {
+    /// Kernel stack, saved registers, user registers.
+    pub thread: Thread,
+    /// TID, numbers in every namespace. Replaced only by exec in a non-leader.
+    pid: SpinLock<Arc<Pid>>,
+    tid: AtomicI32,
+    /// What it shares with the other threads of its process.
+    pub group: Arc<ThreadGroup>,
+    state: AtomicU32,
+    /// PF_* bits ([`flags`]).
+    pub flags: AtomicU32,
+    /// When it was created, monotonic and boot clock, ns.
+    pub start_ns: u64,
+
+    /// Scheduler entity: guarded by the run queue of its CPU.
+    pub sched: sched::Entity,
+
+    /// Blocked and pending signals of this thread.
+    pub signals: TaskSignals,
+    /// Handlers, shared by CLONE_SIGHAND.
+    handlers: SpinLock<Arc<SigHandlers>>,
+    /// How to go on with an interrupted call (restart_syscall).
+    pub restart: SpinLock<RestartBlock>,
+
+    mm: SpinLock<Option<Arc<Mm>>>,
+    files: SpinLock<Option<Arc<Files>>>,
+    fs: SpinLock<Option<Arc<FsContext>>>,
+    creds: SpinLock<Arc<Creds>>,
+    namespaces: SpinLock<Arc<NsSet>>,
+    comm: SpinLock<[u8; 16]>,
+
+    /// Where to write 0 and wake a futex when the thread ends (set_tid_address, CLONE_CHILD_CLEARTID).
+    pub clear_child_tid: AtomicU64,
+    /// Where the child writes its TID when it first runs (CLONE_CHILD_SETTID).
+    pub set_child_tid: AtomicU64,
+    /// Head of the robust futex list (set_robust_list).
+    pub robust_list: AtomicU64,
+    /// A vfork parent that waits for this child to exec or exit.
+    pub(crate) vfork_done: SpinLock<Option<Arc<Completion>>>,
+    /// Wait status of this thread alone; the process has its own.
+    pub exit_code: AtomicI32,
+    /// CPU time and counters.
+    pub times: CpuTimes,
+    /// PR_SET_PDEATHSIG.
+    pub parent_death_signal: AtomicU32,
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privs: AtomicBool,
+    /// personality(2).
+    pub personality: AtomicU32,
+    /// Timer slack, ns (PR_SET_TIMERSLACK).
+    pub timer_slack_ns: AtomicU64,
+    /// Seed of deferred per-task work: a pending "exit now" from exec or group exit is a fatal signal instead.
+    pub io_bytes: [AtomicU64; 2],
+}
+
+/// What the threads of one process share.
+pub struct ThreadGroup {
+    /// PID of the process (TGID).
+    pub pid: Arc<Pid>,
+    /// Its node in the family tree.
+    pub(crate) node: AtomicU32,
+    /// Shared pending signals, stop and exit state.
+    pub signals: GroupSignals,
+    /// Threads that have not begun to exit.
+    pub live: AtomicU32,
+    /// Sent to the parent at the end (0: none).
+    pub exit_signal: AtomicI32,
+    /// Parents wait here for their children.
+    pub child_changed: WaitQueue,
+    /// Resource limits, shared by the threads (getrlimit(2)).
+    pub limits: SpinLock<[Rlimit; 16]>,
+    /// Times of threads that are gone.
+    pub dead_threads: CpuTimes,
+    /// Times of children that were waited for.
+    pub children: SpinLock<ChildUsage>,
+    /// The controlling terminal (Linux `signal->tty`).
+    pub tty: SpinLock<Option<Arc<Tty>>>,
+    /// Interval and POSIX timers.
+    pub timers: crate::time::ProcessTimers,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub is_subreaper: AtomicBool,
+    /// Has called exec since it was forked: setpgid by the parent is EACCES then.
+    pub did_exec: AtomicBool,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: AtomicI32,
+    /// PR_SET_DUMPABLE.
+    pub dumpable: AtomicU32,
+}
+
+/// The task that runs this code.
+#[inline(always)]
+pub fn current() -> Current<Task> {
+    hal::thread::current::<Task>()
+}
+
+/// Everything that a new task does not invent itself.
+pub(crate) struct Parts {
+    pub thread: Thread,
+    pub pid: Arc<Pid>,
+    pub group: Arc<ThreadGroup>,
+    pub flags: u32,
+    pub handlers: Arc<SigHandlers>,
+    pub mm: Option<Arc<Mm>>,
+    pub files: Option<Arc<Files>>,
+    pub fs: Option<Arc<FsContext>>,
+    pub creds: Arc<Creds>,
+    pub namespaces: Arc<NsSet>,
+    pub comm: [u8; 16],
+    pub sched: sched::Entity,
+    pub blocked: u64,
+}
+
+impl Task {
+    /// Puts a task together. It is in no table and on no queue.
+    pub(crate) fn assemble(parts: Parts) -> Arc<Task> {
+        let tid = parts.pid.global();
+        let task = Arc::new(Task {
+            thread: parts.thread,
+            tid: AtomicI32::new(tid),
+            pid: SpinLock::new(order::TASK_FIELDS, parts.pid),
+            group: parts.group,
+            state: AtomicU32::new(TaskState::New as u32),
+            flags: AtomicU32::new(parts.flags),
+            start_ns: crate::time::monotonic_ns(),
+            sched: parts.sched,
+            signals: TaskSignals::new(parts.blocked),
+            handlers: SpinLock::new(order::TASK_FIELDS, parts.handlers),
+            restart: SpinLock::new(order::TASK_FIELDS, RestartBlock::None),
+            mm: SpinLock::new(order::TASK_FIELDS, parts.mm),
+            files: SpinLock::new(order::TASK_FIELDS, parts.files),
+            fs: SpinLock::new(order::TASK_FIELDS, parts.fs),
+            creds: SpinLock::new(order::TASK_FIELDS, parts.creds),
+            namespaces: SpinLock::new(order::TASK_FIELDS, parts.namespaces),
+            comm: SpinLock::new(order::TASK_FIELDS, parts.comm),
+            clear_child_tid: AtomicU64::new(0),
+            set_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            vfork_done: SpinLock::new(order::TASK_FIELDS, None),
+            exit_code: AtomicI32::new(0),
+            times: CpuTimes::default(),
+            parent_death_signal: AtomicU32::new(0),
+            no_new_privs: AtomicBool::new(false),
+            personality: AtomicU32::new(0),
+            timer_slack_ns: AtomicU64::new(50_000),
+            io_bytes: [const { AtomicU64::new(0) }; 2],
+        });
+        task.thread.bind(&task);
+        task
+    }
+
+    /// The thread's number in the initial namespace.
+    #[inline]
+    pub fn tid(&self) -> i32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// The process's number in the initial namespace.
+    #[inline]
+    pub fn tgid(&self) -> i32 {
+        self.group.pid.global()
+    }
+
+    /// The thread's identity.
+    pub fn pid(&self) -> Arc<Pid> {
+        self.pid.lock().clone()
+    }
+
+    /// Takes over another identity (exec in a thread that is not the leader). Returns its own former one.
+    pub(crate) fn replace_pid(&self, pid: Arc<Pid>) -> Arc<Pid> {
+        self.tid.store(pid.global(), Ordering::Relaxed);
+        core::mem::replace(&mut *self.pid.lock(), pid)
+    }
+
+    /// Whether this thread's TID is its process's PID.
+    pub fn is_leader(&self) -> bool {
+        self.tid() == self.tgid()
+    }
+
+    /// The state.
+    #[inline]
+    pub fn state(&self) -> TaskState {
+        TaskState::from_number(self.state.load(Ordering::SeqCst))
+    }
+
+    #[inline]
+    pub(crate) fn state_number(&self) -> u32 {
+        self.state.load(Ordering::SeqCst)
+    }
+
+    /// Names the state that the next `schedule` sleeps in, or takes that back. Only for the current task, or under its
+    /// run-queue lock. SeqCst: the store is ordered before the caller's look at its condition (Linux `set_current_state`).
+    #[inline]
+    pub fn set_state(&self, state: TaskState) {
+        self.state.store(state as u32, Ordering::SeqCst);
+    }
+
+    /// Whether a PF_* bit is set.
+    pub fn has_flag(&self, flag: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    /// Whether it is a kernel thread.
+    pub fn is_kernel_thread(&self) -> bool {
+        self.has_flag(flags::KTHREAD)
+    }
+
+    /// The address space; `None` for kernel threads and tasks past exit_mm.
+    #[inline]
+    pub fn mm(&self) -> Option<Arc<Mm>> {
+        self.mm.lock().clone()
+    }
+
+    /// Calls `f` with the address space, without a reference count. `f` runs with the field locked: it must not sleep.
+    pub(crate) fn with_mm<R>(&self, f: impl FnOnce(Option<&Arc<Mm>>) -> R) -> R {
+        f(self.mm.lock().as_ref())
+    }
+
+    /// Swaps the address space; the caller activates the new one and drops the old one.
+    pub(crate) fn replace_mm(&self, mm: Option<Arc<Mm>>) -> Option<Arc<Mm>> {
+        core::mem::replace(&mut *self.mm.lock(), mm)
+    }
+
+    /// The descriptor table. A task past exit_files has none; it then gets an empty table.
+    #[inline]
+    pub fn files(&self) -> Arc<Files> {
+        match self.files.lock().as_ref() {
+            Some(files) => files.clone(),
+            None => Files::new(),
+        }
+    }
+
+    /// The descriptor table unless the task has given it up, for looks from outside (`/proc/PID/fd`).
+    pub fn files_if_any(&self) -> Option<Arc<Files>> {
+        self.files.lock().clone()
+    }
+
+    /// Swaps the descriptor table.
+    pub(crate) fn replace_files(&self, files: Option<Arc<Files>>) -> Option<Arc<Files>> {
+        core::mem::replace(&mut *self.files.lock(), files)
+    }
+
+    /// Root, working directory, umask. A task past exit_fs gets the initial ones.
+    #[inline]
+    pub fn fs(&self) -> Arc<FsContext> {
+        match self.fs.lock().as_ref() {
+            Some(fs) => fs.clone(),
+            None => FsContext::initial(),
+        }
+    }
+
+    /// The same unless given up, for looks from outside.
+    pub fn fs_if_any(&self) -> Option<Arc<FsContext>> {
+        self.fs.lock().clone()
+    }
+
+    /// Swaps it.
+    pub(crate) fn replace_fs(&self, fs: Option<Arc<FsContext>>) -> Option<Arc<FsContext>> {
+        core::mem::replace(&mut *self.fs.lock(), fs)
+    }
+
+    /// The credentials as they are now.
+    #[inline]
+    pub fn creds(&self) -> Arc<Creds> {
+        self.creds.lock().clone()
+    }
+
+    /// Puts new credentials in force (Linux `commit_creds`).
+    pub(crate) fn commit_creds(&self, creds: Creds) {
+        let new = Arc::new(creds);
+        let old = core::mem::replace(&mut *self.creds.lock(), new);
+        drop(old);
+    }
+
+    /// Whether the task has `capability` (CAP_*) effective.
+    pub fn capable(&self, capability: u32) -> bool {
+        self.creds.lock().capable(capability)
+    }
+
+    /// The namespaces.
+    pub fn namespaces(&self) -> Arc<NsSet> {
+        self.namespaces.lock().clone()
+    }
+
+    /// The signal handlers.
+    #[inline]
+    pub fn handlers(&self) -> Arc<SigHandlers> {
+        self.handlers.lock().clone()
+    }
+
+    /// Swaps the handlers (exec unshares them).
+    pub(crate) fn replace_handlers(&self, handlers: Arc<SigHandlers>) -> Arc<SigHandlers> {
+        core::mem::replace(&mut *self.handlers.lock(), handlers)
+    }
+
+    /// The command name, at most 15 bytes, as bytes (it need not be UTF-8).
+    pub fn comm_bytes(&self) -> [u8; 16] {
+        *self.comm.lock()
+    }
+
+    /// The command name for messages.
+    pub fn comm(&self) -> String {
+        let bytes = self.comm_bytes();
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(15);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+
+    /// Sets the command name, cut to 15 bytes (prctl(2) PR_SET_NAME).
+    pub fn set_comm(&self, name: &[u8]) {
+        *self.comm.lock() = comm_from(name);
+    }
+
+    /// A soft limit of the process (RLIMIT_*). Panics for a resource that does not exist.
+    pub fn rlimit(&self, resource: u32) -> u64 {
+        self.group.limits.lock()[resource as usize].rlim_cur
+    }
+
+    /// Whether a signal ends a sleep in `state` (Linux `signal_pending_state`).
+    #[inline]
+    pub fn signal_ends_sleep(&self, state: TaskState) -> bool {
+        match state {
+            TaskState::Interruptible => self.signal_pending(),
+            TaskState::Killable => self.signal_pending() && self.fatal_signal_pending(),
+            _ => false,
+        }
+    }
+
+    /// Whether a signal waits to be taken (Linux `signal_pending`).
+    #[inline]
+    pub fn signal_pending(&self) -> bool {
+        self.thread.work().load(Ordering::SeqCst) & work::SIGNAL != 0
+    }
+
+    /// Whether SIGKILL waits to be taken.
+    pub fn fatal_signal_pending(&self) -> bool {
+        self.signals.pending_mask() & crate::signal::bit(abi::signal::SIGKILL) != 0
+    }
+
+    /// Asks the task to reschedule at the next chance.
+    #[inline]
+    pub(crate) fn set_need_resched(&self) {
+        self.thread.work().fetch_or(work::RESCHED, Ordering::SeqCst);
+    }
+}
+
+/// `name` cut to 15 bytes and a NUL.
+pub(crate) fn comm_from(name: &[u8]) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let length = name.iter().position(|b| *b == 0).unwrap_or(name.len()).min(15);
+    comm[..length].copy_from_slice(&name[..length]);
+    comm
+}
+
+impl ThreadGroup {
+    /// A process without threads.
+    pub(crate) fn new(pid: Arc<Pid>, limits: [Rlimit; 16], exit_signal: i32) -> Arc<Self> {
+        Arc::new(Self {
+            pid,
+            node: AtomicU32::new(tree::NO_NODE),
+            signals: GroupSignals::new(),
+            live: AtomicU32::new(0),
+            exit_signal: AtomicI32::new(exit_signal),
+            child_changed: WaitQueue::new(),
+            limits: SpinLock::new(order::TASK_FIELDS, limits),
+            dead_threads: CpuTimes::default(),
+            children: SpinLock::new(order::TASK_FIELDS, ChildUsage::default()),
+            tty: SpinLock::new(order::TASK_FIELDS, None),
+            timers: crate::time::ProcessTimers::new(),
+            is_subreaper: AtomicBool::new(false),
+            did_exec: AtomicBool::new(false),
+            oom_score_adj: AtomicI32::new(0),
+            dumpable: AtomicU32::new(1),
+        })
+    }
+
+    /// The thread whose TID is the PID, while it is not reaped.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        self.pid.task()
+    }
+}
+
+/// Looks a process or thread up by its number in the caller's PID namespace.
+pub fn find(number: i32) -> Option<Arc<Task>> {
+    current().namespaces().pid_for_lookup().find(number)?.task()
+}
+
+/// A thread with this TID, `ESRCH` if there is none.
+pub fn find_or_esrch(number: i32) -> Result<Arc<Task>> {
+    find(number).ok_or(abi::Errno::ESRCH)
+}
+
+/// The IRQ-safe lock that most of this module's neighbours use, re-exported to keep their imports short.
+pub(crate) type Locked<T> = IrqLock<T>;

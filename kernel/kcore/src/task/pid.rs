@@ -1,0 +1,217 @@
+//! Process identifiers: pid_namespaces(7).
+//!
+//! A [`Pid`] is the identity that a task, a process group or a session is known by. It has one number in its own PID
+//! namespace and one in each ancestor. It lives as long as anything refers to it; its numbers are free again when the
+//! task is reaped and no group or session bears it any more (Linux `struct pid`, `free_pid`).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI32, Ordering};
+
+use abi::Errno;
+use hal::sync::IrqLock;
+
+use super::Task;
+use crate::Result;
+use crate::sync::order;
+
+/// The default of `/proc/sys/kernel/pid_max`: PIDs are below it.
+pub const PID_MAX_DEFAULT: i32 = 32768;
+/// The smallest PID given out after the first wrap (Linux `RESERVED_PIDS`).
+const RESERVED_PIDS: i32 = 300;
+
+/// One number in one namespace.
+struct Number {
+    namespace: Arc<PidNamespace>,
+    value: i32,
+}
+
+/// An identity.
+pub struct Pid {
+    /// Root namespace first, own namespace last. Never empty.
+    numbers: Vec<Number>,
+    task: IrqLock<Weak<Task>>,
+}
+
+/// A space of process numbers.
+pub struct PidNamespace {
+    /// 0 for the initial one.
+    level: usize,
+    /// Enclosing namespaces, root first.
+    ancestors: Vec<Arc<PidNamespace>>,
+    table: IrqLock<Table>,
+    /// PIDs are below this.
+    pub pid_max: AtomicI32,
+}
+
+struct Table {
+    pids: BTreeMap<i32, Weak<Pid>>,
+    last: i32,
+}
+
+impl PidNamespace {
+    /// The initial namespace.
+    pub fn initial() -> Arc<Self> {
+        Self::with_ancestors(Vec::new())
+    }
+
+    fn with_ancestors(ancestors: Vec<Arc<PidNamespace>>) -> Arc<Self> {
+        Arc::new(Self {
+            level: ancestors.len(),
+            ancestors,
+            table: IrqLock::new(order::PIDS, Table { pids: BTreeMap::new(), last: 0 }),
+            pid_max: AtomicI32::new(PID_MAX_DEFAULT),
+        })
+    }
+
+    /// The live identity with this number.
+    pub fn find(&self, number: i32) -> Option<Arc<Pid>> {
+        self.table.lock().pids.get(&number).and_then(Weak::upgrade)
+    }
+
+    /// The live identity with the smallest number not below `from`: how `/proc` is listed.
+    pub fn find_from(&self, from: i32) -> Option<(i32, Arc<Pid>)> {
+        let table = self.table.lock();
+        table.pids.range(from..).find_map(|(number, pid)| pid.upgrade().map(|pid| (*number, pid)))
+    }
+
+    /// The number given out last, for `/proc/loadavg`.
+    pub fn last_pid(&self) -> i32 {
+        self.table.lock().last
+    }
+
+    /// Reserves the next free number: cyclic, from 300 after the first wrap (Linux `idr_alloc_cyclic` in `alloc_pid`).
+    fn reserve(&self) -> Result<i32> {
+        let max = self.pid_max.load(Ordering::Relaxed);
+        let mut table = self.table.lock();
+        let mut candidate = table.last + 1;
+        for _ in 0..2 {
+            if candidate >= max {
+                candidate = RESERVED_PIDS.min(max - 1);
+            }
+            while candidate < max && table.pids.contains_key(&candidate) {
+                candidate += 1;
+            }
+            if candidate < max {
+                table.pids.insert(candidate, Weak::new());
+                table.last = candidate;
+                return Ok(candidate);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    fn release(&self, number: i32) {
+        self.table.lock().pids.remove(&number);
+    }
+}
+
+impl Pid {
+    /// A new identity in `namespace` and its ancestors. `EAGAIN` when a namespace is full.
+    pub fn allocate(namespace: &Arc<PidNamespace>) -> Result<Arc<Pid>> {
+        let mut numbers = Vec::with_capacity(namespace.level + 1);
+        for space in namespace.ancestors.iter().chain(core::iter::once(namespace)) {
+            match space.reserve() {
+                Ok(value) => numbers.push(Number { namespace: space.clone(), value }),
+                Err(error) => {
+                    for number in &numbers {
+                        number.namespace.release(number.value);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let pid = Arc::new(Pid { numbers, task: IrqLock::new(order::PIDS, Weak::new()) });
+        for number in &pid.numbers {
+            number.namespace.table.lock().pids.insert(number.value, Arc::downgrade(&pid));
+        }
+        Ok(pid)
+    }
+
+    /// The identity of the idle tasks: number 0, in no table.
+    pub fn idle(namespace: &Arc<PidNamespace>) -> Arc<Pid> {
+        let numbers = alloc::vec![Number { namespace: namespace.clone(), value: 0 }];
+        Arc::new(Pid { numbers, task: IrqLock::new(order::PIDS, Weak::new()) })
+    }
+
+    /// The number in the initial namespace.
+    #[inline]
+    pub fn global(&self) -> i32 {
+        self.numbers[0].value
+    }
+
+    /// The number in `namespace`, or 0 if it is not visible from there (Linux `pid_nr_ns`).
+    #[inline]
+    pub fn number_in(&self, namespace: &PidNamespace) -> i32 {
+        match self.numbers.get(namespace.level) {
+            Some(number) if core::ptr::eq(&*number.namespace, namespace) => number.value,
+            _ => 0,
+        }
+    }
+
+    /// The namespace that the identity was made in.
+    pub fn namespace(&self) -> &Arc<PidNamespace> {
+        &self.numbers[self.numbers.len() - 1].namespace
+    }
+
+    /// The number in the namespace that the identity was made in.
+    pub fn own_number(&self) -> i32 {
+        self.numbers[self.numbers.len() - 1].value
+    }
+
+    /// The task that bears it now.
+    pub fn task(&self) -> Option<Arc<Task>> {
+        self.task.lock().upgrade()
+    }
+
+    /// Gives it to `task`; exec hands the leader's identity to the thread that called (de_thread).
+    pub(super) fn attach(&self, task: &Arc<Task>) {
+        let old = core::mem::replace(&mut *self.task.lock(), Arc::downgrade(task));
+        drop(old);
+    }
+
+    /// Nobody bears it any more; groups and sessions may still be named after it.
+    pub(super) fn detach(&self) {
+        let old = core::mem::take(&mut *self.task.lock());
+        drop(old);
+    }
+}
+
+impl Drop for Pid {
+    fn drop(&mut self) {
+        for number in self.numbers.iter().filter(|n| n.value != 0) {
+            number.namespace.release(number.value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pid, PidNamespace, RESERVED_PIDS};
+    use core::sync::atomic::Ordering;
+
+    #[test]
+    fn numbers_are_given_in_order_and_wrap_to_300() {
+        let space = PidNamespace::initial();
+        space.pid_max.store(302, Ordering::Relaxed);
+        let first = Pid::allocate(&space).unwrap();
+        assert_eq!(first.global(), 1);
+        for expected in 2..302 {
+            assert_eq!(Pid::allocate(&space).unwrap().global(), expected);
+        }
+        assert_eq!(Pid::allocate(&space).unwrap().global(), RESERVED_PIDS);
+        assert!(space.find(1).is_some());
+        assert!(space.find(2).is_none());
+    }
+
+    #[test]
+    fn a_full_namespace_is_eagain() {
+        let space = PidNamespace::initial();
+        space.pid_max.store(302, Ordering::Relaxed);
+        let held: alloc::vec::Vec<_> = (1..302).map(|_| Pid::allocate(&space).unwrap()).collect();
+        assert!(Pid::allocate(&space).is_err());
+        drop(held);
+        assert!(Pid::allocate(&space).is_ok());
+    }
+}

@@ -141,13 +141,14 @@ impl<T: ?Sized> IrqLock<T> {
         None
     }
 
-    /// Opens a lock that the thread before the last switch took on this CPU and left to its successor (the run-queue
-    /// lock in a context switch, Linux's `finish_lock_switch`). Interrupts and the preempt count are left as they are.
+    /// Takes over a lock that the thread before the last switch took on this CPU and left to its successor (the run-queue
+    /// lock in a context switch, Linux's `finish_lock_switch`). Dropping the guard opens the lock, restores the interrupt
+    /// mask `saved` and lowers the preempt count by one.
     ///
-    /// The caller must own the hand-over: the guard was given to [`IrqGuard::leave_locked`] and nobody opened it since.
-    pub fn open_after_handover(&self) {
+    /// The caller must own the hand-over: the guard was given to [`IrqGuard::leave_locked`] and nobody adopted it since.
+    pub fn adopt_after_handover(&self, saved: usize) -> IrqGuard<'_, T> {
         debug_assert!(self.raw.taken.load(Ordering::Relaxed), "hand-over of a lock that is not taken");
-        self.raw.release();
+        IrqGuard { lock: self, saved, _not_send: core::marker::PhantomData }
     }
 }
 

@@ -142,6 +142,19 @@ pub fn switch(previous: &Thread, next: &Thread) {
     arch::switch(previous, next);
 }
 
+/// As [`switch`], between the threads of two owners, giving up the counted references before it switches: the stack of a
+/// thread that never runs again must not hold any. The caller keeps a reference to each in a place that outlives the switch
+/// (the run queue); without one this panics.
+pub fn switch_owned<T>(previous: Arc<T>, next: Arc<T>, thread_of: fn(&T) -> &Thread) {
+    assert!(Arc::strong_count(&previous) > 1 && Arc::strong_count(&next) > 1, "the run queue owns both tasks");
+    let (from, to) = (Arc::as_ptr(&previous), Arc::as_ptr(&next));
+    drop(previous);
+    drop(next);
+    // SAFETY: both counts were above one and the run queue, whose lock is handed over, drops its references only in the
+    // second half of the switch, after `from` is off this CPU.
+    unsafe { arch::switch(thread_of(&*from), thread_of(&*to)) };
+}
+
 /// Makes `owner`'s thread the current one of this CPU without a switch: the boot flow becomes the idle task.
 pub fn adopt_boot_flow<T: Send + Sync + 'static>(owner: &Arc<T>, thread: &Thread) {
     thread.bind(owner);

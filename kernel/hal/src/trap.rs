@@ -118,13 +118,20 @@ pub struct Handlers {
     pub ipi: fn(),
     /// Preempt count fell to zero (or an interrupt of kernel code ended) with RESCHED set: reschedule. Interrupts on.
     pub preempt: fn(),
-    /// First thing on a new thread's stack, interrupts masked and run-queue lock handed over: finishes the switch.
+    /// First thing on a new thread's stack: interrupts masked, preempt count 0, run-queue lock handed over. Finishes the
+    /// switch; interrupts are still masked when it returns.
     pub thread_started: fn(),
 }
 
 /// Installs the table. Called once at boot.
 pub fn install(handlers: &'static Handlers) {
     arch::install_handlers(handlers);
+}
+
+/// Whether the interrupt that is being handled on this CPU came while user code ran: the tick charges user or system time
+/// by it. Meaningful in the `timer` handler only.
+pub fn interrupted_user() -> bool {
+    arch::interrupted_user()
 }
 
 /// The ESR-like syndrome word that `sigcontext` shows for a fault (Linux `esr_context`).

@@ -14,8 +14,23 @@
 
 extern crate alloc;
 
+pub mod fs;
+pub mod init;
 pub mod io;
+pub mod mm;
+pub mod ns;
+pub mod printk;
+pub mod random;
+pub mod sched;
+pub mod signal;
 pub mod sync;
+pub mod syscall;
+pub mod task;
+#[cfg(not(target_os = "none"))]
+pub mod testing;
+pub mod time;
+pub mod trap;
+pub mod tty;
 
 pub use abi::Errno;
 

@@ -32,6 +32,10 @@ levels! {
     PIDS = 65;
     /// Signal handlers and pending signals of a thread group (Linux `siglock`).
     SIGHAND = 70;
+    /// Pending signals of a thread.
+    TASK_SIGNALS = 72;
+    /// Signal handlers, read while a signal is sent.
+    SIG_ACTIONS = 82;
     /// Small per-task fields read by /proc: name, credentials, resource limits.
     TASK_FIELDS = 80;
     /// Pages of one file.
@@ -46,6 +50,10 @@ levels! {
     WAIT_QUEUE = 180;
     /// The run queue of a CPU: the innermost lock of the scheduler.
     RUN_QUEUE = 200;
+    /// Load averages.
+    RUN_QUEUE_STATS = 205;
+    /// The address-space reference of a task: read by the switch.
+    TASK_MM = 210;
     /// The kernel log: anything above may log, except the allocators.
     LOG = 220;
     /// The console's output queue, fed by the log.

@@ -76,6 +76,11 @@ pub fn threads_of(uid: u32) -> usize {
     THREADS.lock().get(&uid).copied().unwrap_or(0)
 }
 
+/// Whether a change of user left the task over RLIMIT_NPROC (Linux PF_NPROC_EXCEEDED); the count may have fallen since.
+pub fn exceeded(task: &super::Task) -> bool {
+    task.has_flag(super::flags::NPROC_EXCEEDED)
+}
+
 /// Checks and applies one change: soft above hard is `EINVAL`, raising the hard limit without CAP_SYS_RESOURCE is
 /// `EPERM`, NOFILE beyond `nr_open` is `EPERM` (setrlimit(2)).
 pub fn change(limits: &mut [Rlimit; COUNT], resource: u32, new: Rlimit, capable: bool) -> Result<()> {

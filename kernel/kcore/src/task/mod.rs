@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::resource::Rlimit;
-use hal::sync::{IrqLock, SpinLock};
+use hal::sync::SpinLock;
 use hal::thread::{Current, Thread, work};
 
 use crate::Result;
@@ -49,6 +49,8 @@ pub mod flags {
     pub const SUPERPRIV: u32 = 0x100;
     /// PF_SIGNALED: killed by a signal.
     pub const SIGNALED: u32 = 0x400;
+    /// PF_NPROC_EXCEEDED: a setuid took the user over RLIMIT_NPROC.
+    pub const NPROC_EXCEEDED: u32 = 0x1000;
     /// PF_KTHREAD: a kernel thread.
     pub const KTHREAD: u32 = 0x20_0000;
     /// PF_RANDOMIZE: address-space randomisation is on.
@@ -131,6 +133,8 @@ pub struct ThreadGroup {
     pub limits: SpinLock<[Rlimit; 16]>,
     /// Times of threads that are gone.
     pub dead_threads: CpuTimes,
+    /// Largest resident set of an address space that the process gave up, KiB.
+    pub max_rss_kib: AtomicU64,
     /// Times of children that were waited for.
     pub children: SpinLock<ChildUsage>,
     /// The controlling terminal (Linux `signal->tty`).
@@ -186,7 +190,7 @@ impl Task {
             signals: TaskSignals::new(parts.blocked),
             handlers: SpinLock::new(order::TASK_FIELDS, parts.handlers),
             restart: SpinLock::new(order::TASK_FIELDS, RestartBlock::None),
-            mm: SpinLock::new(order::TASK_FIELDS, parts.mm),
+            mm: SpinLock::new(order::TASK_MM, parts.mm),
             files: SpinLock::new(order::TASK_FIELDS, parts.files),
             fs: SpinLock::new(order::TASK_FIELDS, parts.fs),
             creds: SpinLock::new(order::TASK_FIELDS, parts.creds),
@@ -252,6 +256,12 @@ impl Task {
     #[inline]
     pub fn set_state(&self, state: TaskState) {
         self.state.store(state as u32, Ordering::SeqCst);
+    }
+
+    /// What breaks ties among tasks with equal virtual time.
+    #[inline]
+    pub(crate) fn sched_key(&self) -> i32 {
+        self.tid()
     }
 
     /// Whether a PF_* bit is set.
@@ -422,6 +432,7 @@ impl ThreadGroup {
             child_changed: WaitQueue::new(),
             limits: SpinLock::new(order::TASK_FIELDS, limits),
             dead_threads: CpuTimes::default(),
+            max_rss_kib: AtomicU64::new(0),
             children: SpinLock::new(order::TASK_FIELDS, ChildUsage::default()),
             tty: SpinLock::new(order::TASK_FIELDS, None),
             timers: crate::time::ProcessTimers::new(),
@@ -430,6 +441,11 @@ impl ThreadGroup {
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicU32::new(1),
         })
+    }
+
+    /// Remembers the largest resident set of a thread's address space, KiB.
+    pub(crate) fn note_max_rss(&self, rss_kib: u64) {
+        self.max_rss_kib.fetch_max(rss_kib, Ordering::Relaxed);
     }
 
     /// The thread whose TID is the PID, while it is not reaped.
@@ -443,10 +459,12 @@ pub fn find(number: i32) -> Option<Arc<Task>> {
     current().namespaces().pid_for_lookup().find(number)?.task()
 }
 
+/// The same by its number in the initial namespace.
+pub fn find_global(number: i32) -> Option<Arc<Task>> {
+    crate::ns::initial_pid_namespace().find(number)?.task()
+}
+
 /// A thread with this TID, `ESRCH` if there is none.
 pub fn find_or_esrch(number: i32) -> Result<Arc<Task>> {
     find(number).ok_or(abi::Errno::ESRCH)
 }
-
-/// The IRQ-safe lock that most of this module's neighbours use, re-exported to keep their imports short.
-pub(crate) type Locked<T> = IrqLock<T>;

@@ -1,0 +1,81 @@
+//! Placement of woken tasks and balancing between CPUs.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use hal::cpu;
+use hal::thread::work;
+
+use super::class::{Class, Enqueue};
+use super::{GLANCE, Glance, QUEUES, activate};
+use crate::task::Task;
+
+/// Where a woken task goes: the CPU it ran on if that is idle (warm cache), else an idle one, else its own, else any that
+/// it may use, least busy first (Linux `select_task_rq_fair`, with one cache domain as on the Pi).
+pub(super) fn choose_cpu(task: &Task, last: usize) -> usize {
+    let online = cpu::online_mask();
+    let usable = |cpu: usize| online >> cpu & 1 != 0 && task.sched.allows(cpu);
+    let idle = |cpu: usize| is_idle(GLANCE.of(cpu));
+    if usable(last) && idle(last) {
+        return last;
+    }
+    if let Some(cpu) = (0..hal::MAX_CPUS).find(|cpu| usable(*cpu) && idle(*cpu)) {
+        return cpu;
+    }
+    if usable(last) {
+        return last;
+    }
+    let busy = |cpu: &usize| GLANCE.of(*cpu).running.load(Ordering::Relaxed);
+    (0..hal::MAX_CPUS).filter(|cpu| usable(*cpu)).min_by_key(busy).unwrap_or(last)
+}
+
+fn is_idle(glance: &Glance) -> bool {
+    glance.idle.load(Ordering::SeqCst) && glance.running.load(Ordering::SeqCst) == 0
+}
+
+/// The idle loop's last look before it sleeps: takes a waiting task from the busiest CPU.
+pub(super) fn pull_if_idle() {
+    let here = cpu::id();
+    if GLANCE.of(here).running.load(Ordering::SeqCst) == 0 {
+        pull(here, 2);
+    }
+}
+
+/// The periodic look: a CPU that is two tasks behind another pulls one, and a CPU with waiting tasks wakes an idle one,
+/// which has no tick, to come and pull.
+pub(super) fn on_tick(here: usize) {
+    let mine = GLANCE.of(here).running.load(Ordering::Relaxed);
+    pull(here, mine + 2);
+    if mine < 2 {
+        return;
+    }
+    let online = cpu::online_mask();
+    let sleeper = (0..hal::MAX_CPUS).find(|cpu| *cpu != here && online >> cpu & 1 != 0 && is_idle(GLANCE.of(*cpu)));
+    if let Some(sleeper) = sleeper
+        && let Some(idle) = QUEUES.of(sleeper).lock().idle.as_ref()
+        && idle.thread.work().fetch_or(work::RESCHED, Ordering::SeqCst) & work::RESCHED == 0
+    {
+        cpu::send_ipi(sleeper);
+    }
+}
+
+/// Moves one task here from the busiest CPU that runs at least `threshold` tasks.
+fn pull(here: usize, threshold: u32) {
+    let busy = |cpu: &usize| GLANCE.of(*cpu).running.load(Ordering::Relaxed);
+    let Some(busiest) = (0..hal::MAX_CPUS).filter(|cpu| *cpu != here).max_by_key(busy) else { return };
+    if busy(&busiest) < threshold {
+        return;
+    }
+    let Some(task) = take_from(busiest, here) else { return };
+    activate(QUEUES.of(here).lock(), here, &task, Enqueue::Migrate);
+}
+
+fn take_from(busiest: usize, here: usize) -> Option<Arc<Task>> {
+    let mut queue = QUEUES.of(busiest).lock();
+    let task = queue.fair.steal_for(here)?;
+    // In flight: Running, on no queue, and already this CPU's.
+    task.sched.set_on_queue(false);
+    GLANCE.of(busiest).running.fetch_sub(1, Ordering::SeqCst);
+    task.sched.set_cpu(here);
+    Some(task)
+}

@@ -1,0 +1,422 @@
+//! The scheduler core: run queues, sleeping and waking, switching, placement.
+//!
+//! Each CPU has a run queue under one lock. The lock of the queue that a task belongs to guards the task's scheduler
+//! state; it is held across the switch and opened by the thread that runs next, so whoever holds it sees no task halfway
+//! off a CPU. Policies are [`class::Class`]es. Key functions: [`schedule`] (give up the CPU), [`wake`] (make runnable),
+//! [`preempt`] (called by hal when a reschedule is due).
+
+mod balance;
+pub mod class;
+mod entity;
+mod fair;
+pub mod load;
+mod policy;
+pub mod weight;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use hal::cpu::{self, PerCpu};
+use hal::sync::{IrqGuard, IrqLock};
+use hal::thread::work;
+
+use crate::sync::order;
+use crate::task::{Task, TaskState, current};
+use crate::time;
+use class::{Class, Enqueue};
+pub use entity::Entity;
+use fair::FairQueue;
+pub use policy::{set_affinity, set_nice, set_policy};
+
+/// Length of a tick, ns: 250 Hz, as Debian's arm64 kernel.
+pub const TICK_NS: u64 = 4_000_000;
+
+/// The tasks that want to run on one CPU.
+struct RunQueue {
+    current: Option<Arc<Task>>,
+    idle: Option<Arc<Task>>,
+    fair: FairQueue,
+    /// The task switched away from, until its successor has let go of it.
+    previous: Option<Previous>,
+}
+
+struct Previous {
+    task: Arc<Task>,
+    /// It may no longer run here: put it elsewhere once it is off this CPU.
+    migrate: bool,
+}
+
+const EMPTY_QUEUE: IrqLock<RunQueue> =
+    IrqLock::new(order::RUN_QUEUE, RunQueue { current: None, idle: None, fair: FairQueue::new(), previous: None });
+
+/// What others may look at without a queue's lock.
+struct Glance {
+    /// Runnable tasks, the running one included, the idle task not.
+    running: AtomicU32,
+    idle: AtomicBool,
+    /// The next tick, `u64::MAX` while idle.
+    next_tick: AtomicU64,
+    switches: AtomicU64,
+    /// Time spent idle, ns, and when the current idle stretch began.
+    idle_ns: AtomicU64,
+    idle_since: AtomicU64,
+}
+
+const NO_GLANCE: Glance = Glance {
+    running: AtomicU32::new(0),
+    idle: AtomicBool::new(false),
+    next_tick: AtomicU64::new(u64::MAX),
+    switches: AtomicU64::new(0),
+    idle_ns: AtomicU64::new(0),
+    idle_since: AtomicU64::new(0),
+};
+
+hal::global! {
+    static QUEUES: PerCpu<IrqLock<RunQueue>> = PerCpu::new([EMPTY_QUEUE; hal::MAX_CPUS]);
+    static GLANCE: PerCpu<Glance> = PerCpu::new([NO_GLANCE; hal::MAX_CPUS]);
+    /// Tasks asleep in a state that counts to the load.
+    static BLOCKED: AtomicI64 = AtomicI64::new(0);
+    /// Forks since boot, for /proc/stat.
+    pub static FORKS: AtomicU64 = AtomicU64::new(0);
+}
+
+/// Why a CPU looks for another task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The current task goes to sleep if its state says so.
+    Sleep,
+    /// The current task stays runnable whatever its state says.
+    Preempt,
+}
+
+/// The boot flow of this CPU becomes its idle task.
+pub fn adopt_idle(idle: &Arc<Task>) {
+    let cpu = cpu::id();
+    idle.sched.set_cpu(cpu);
+    idle.set_state(TaskState::Running);
+    hal::thread::adopt_boot_flow(idle, &idle.thread);
+    let mut queue = QUEUES.of(cpu).lock();
+    queue.current = Some(idle.clone());
+    queue.idle = Some(idle.clone());
+    GLANCE.of(cpu).idle.store(true, Ordering::SeqCst);
+    GLANCE.of(cpu).idle_since.store(time::monotonic_ns(), Ordering::Relaxed);
+}
+
+/// The idle loop: runs what there is, pulls from busy CPUs, else waits for an interrupt.
+pub fn idle_loop() -> ! {
+    loop {
+        balance::pull_if_idle();
+        cpu::irq_disable();
+        if hal::thread::current_work().load(Ordering::SeqCst) & work::RESCHED == 0 {
+            cpu::wait_for_interrupt();
+        }
+        cpu::irq_enable();
+        if hal::thread::current_work().load(Ordering::SeqCst) & work::RESCHED != 0 {
+            schedule();
+        }
+    }
+}
+
+/// Gives up the CPU. A task whose state is not Running sleeps until it is woken.
+pub fn schedule() {
+    debug_assert!(cpu::preempt_count() == 0, "scheduling while atomic");
+    reschedule(Reason::Sleep);
+}
+
+/// A reschedule is due and preemption is allowed: hal's `preempt` handler.
+pub fn preempt() {
+    while hal::thread::current_work().load(Ordering::SeqCst) & work::RESCHED != 0 {
+        reschedule(Reason::Preempt);
+    }
+}
+
+/// sched_yield(2): lets the others of the same class go first.
+pub fn yield_now() {
+    {
+        let _pinned = Pinned::new();
+        let mut queue = QUEUES.this().lock();
+        account(&mut queue);
+        queue.fair.yield_current(&current());
+    }
+    reschedule(Reason::Preempt);
+}
+
+/// Keeps the current task on its CPU while it lives.
+struct Pinned;
+
+impl Pinned {
+    fn new() -> Self {
+        cpu::preempt_disable();
+        Self
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        cpu::preempt_enable_no_resched();
+    }
+}
+
+fn reschedule(reason: Reason) {
+    let pinned = Pinned::new();
+    let cpu = cpu::id();
+    let mut queue = QUEUES.of(cpu).lock();
+    drop(pinned);
+    hal::thread::current_work().fetch_and(!work::RESCHED, Ordering::SeqCst);
+    let previous = queue.current.clone().expect("a CPU that schedules has a current task");
+    let now = account(&mut queue);
+    let is_idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, &previous));
+    let mut migrate = false;
+    if reason == Reason::Sleep && previous.state() != TaskState::Running && !keep_awake(&previous) {
+        deactivate(cpu, &previous);
+    } else if !is_idle {
+        if previous.sched.allows(cpu) {
+            queue.fair.put_previous(&previous);
+        } else {
+            migrate = true;
+            previous.sched.set_on_queue(false);
+            GLANCE.of(cpu).running.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let next = match queue.fair.pick_next() {
+        Some(task) => task,
+        None => queue.idle.clone().expect("set by adopt_idle"),
+    };
+    next.sched.exec_start.store(now, Ordering::Relaxed);
+    next.sched.turn_start.store(now, Ordering::Relaxed);
+    if Arc::ptr_eq(&next, &previous) {
+        return;
+    }
+    count_switch(cpu, &previous, now, &queue, &next);
+    queue.current = Some(next.clone());
+    switch_address_space(&next);
+    queue.previous = Some(Previous { task: previous.clone(), migrate });
+    hand_over(queue, previous, next);
+}
+
+/// Switches and, when this task runs again (perhaps on another CPU), lets go of whom it was switched from.
+fn hand_over(queue: IrqGuard<'_, RunQueue>, previous: Arc<Task>, next: Arc<Task>) {
+    let saved = queue.leave_locked();
+    // The queue's `current` and `previous` keep both alive. The counts held here go before the switch: an exiting task's
+    // stack never runs again, and what it held would leak.
+    hal::thread::switch_owned(previous, next, |task: &Task| &task.thread);
+    finish_switch(saved);
+}
+
+/// The second half of a switch, in the thread that was switched to.
+fn finish_switch(saved: usize) {
+    let mut queue = QUEUES.this().adopt_after_handover(saved);
+    let previous = queue.previous.take();
+    drop(queue);
+    if let Some(Previous { task, migrate: true }) = previous {
+        place(&task, Enqueue::Migrate);
+    }
+}
+
+/// First thing a new thread does: hal's `thread_started` handler. Interrupts stay masked.
+pub fn thread_started() {
+    // The guard's drop lowers the count that the lock's taker raised in its own thread.
+    cpu::preempt_disable();
+    let masked = cpu::irq_save();
+    finish_switch(masked);
+}
+
+/// A signal that came while the task was on its way to sleep keeps it awake (Linux `__schedule`).
+fn keep_awake(task: &Task) -> bool {
+    if task.signal_ends_sleep(task.state()) {
+        task.set_state(TaskState::Running);
+        return true;
+    }
+    false
+}
+
+fn deactivate(cpu: usize, task: &Task) {
+    task.sched.set_on_queue(false);
+    GLANCE.of(cpu).running.fetch_sub(1, Ordering::SeqCst);
+    if task.state().contributes_to_load() {
+        task.sched.counted_blocked.store(true, Ordering::Relaxed);
+        BLOCKED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn switch_address_space(next: &Task) {
+    next.with_mm(|mm| match mm {
+        Some(mm) => mm.hardware().activate(),
+        None => hal::mmu::deactivate(),
+    });
+}
+
+fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &Arc<Task>) {
+    let glance = GLANCE.of(cpu);
+    glance.switches.fetch_add(1, Ordering::Relaxed);
+    let counter =
+        if previous.sched.on_queue() { &previous.times.involuntary_switches } else { &previous.times.voluntary_switches };
+    counter.fetch_add(1, Ordering::Relaxed);
+    let becomes_idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, next));
+    let was_idle = glance.idle.swap(becomes_idle, Ordering::SeqCst);
+    if becomes_idle && !was_idle {
+        glance.idle_since.store(now, Ordering::Relaxed);
+        glance.next_tick.store(u64::MAX, Ordering::Relaxed);
+        time::program_next_event();
+    } else if was_idle && !becomes_idle {
+        glance.idle_ns.fetch_add(now.saturating_sub(glance.idle_since.load(Ordering::Relaxed)), Ordering::Relaxed);
+        glance.next_tick.store(now + TICK_NS, Ordering::Relaxed);
+        time::program_next_event();
+    }
+}
+
+/// Charges the current task for the time since it was last charged. Returns the time now.
+fn account(queue: &mut RunQueue) -> u64 {
+    let now = time::monotonic_ns();
+    let Some(task) = queue.current.clone() else { return now };
+    let delta = now.saturating_sub(task.sched.exec_start.swap(now, Ordering::Relaxed));
+    if queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, &task)) {
+        return now;
+    }
+    task.sched.sum_exec_ns.fetch_add(delta, Ordering::Relaxed);
+    let bucket = if task.sched.in_kernel.load(Ordering::Relaxed) { &task.times.system_ns } else { &task.times.user_ns };
+    bucket.fetch_add(delta, Ordering::Relaxed);
+    queue.fair.account(&task, delta);
+    now
+}
+
+/// Makes a task runnable if its state is in `mask` ([`TaskState::NORMAL`] and its neighbours). False when it was not.
+pub fn wake(task: &Arc<Task>, mask: u32) -> bool {
+    loop {
+        let cpu = task.sched.cpu();
+        let queue = QUEUES.of(cpu).lock();
+        if task.sched.cpu() != cpu {
+            continue;
+        }
+        if task.state_number() & mask == 0 {
+            return false;
+        }
+        task.set_state(TaskState::Running);
+        if task.sched.on_queue() {
+            // It had named its state but not yet slept: it will find itself Running.
+            return true;
+        }
+        if task.sched.counted_blocked.swap(false, Ordering::Relaxed) {
+            BLOCKED.fetch_sub(1, Ordering::Relaxed);
+        }
+        let how = if mask == TaskState::FOR_NEW { Enqueue::New } else { Enqueue::Wakeup };
+        let target = balance::choose_cpu(task, cpu);
+        if target == cpu {
+            activate(queue, cpu, task, how);
+            return true;
+        }
+        // In flight between two queues: Running but on none, so no other waker touches it.
+        task.sched.set_cpu(target);
+        drop(queue);
+        activate(QUEUES.of(target).lock(), target, task, Enqueue::Migrate);
+        return true;
+    }
+}
+
+/// Starts a task that was never run (Linux `wake_up_new_task`).
+pub fn start(task: &Arc<Task>) {
+    task.sched.set_cpu(cpu::id());
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    let woke = wake(task, TaskState::FOR_NEW);
+    debug_assert!(woke, "a new task is woken once");
+}
+
+/// Puts a runnable task that is on no queue onto one that it may use.
+fn place(task: &Arc<Task>, how: Enqueue) {
+    let target = balance::choose_cpu(task, task.sched.cpu());
+    task.sched.set_cpu(target);
+    activate(QUEUES.of(target).lock(), target, task, how);
+}
+
+fn activate(mut queue: IrqGuard<'_, RunQueue>, cpu: usize, task: &Arc<Task>, how: Enqueue) {
+    account(&mut queue);
+    task.sched.set_on_queue(true);
+    GLANCE.of(cpu).running.fetch_add(1, Ordering::SeqCst);
+    queue.fair.enqueue(task, how);
+    let Some(running) = queue.current.as_ref() else { return };
+    let idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, running));
+    if idle || queue.fair.preempts(task, running) {
+        kick(cpu, running);
+    }
+}
+
+/// Makes the CPU that runs `task` reschedule soon.
+fn kick(cpu: usize, task: &Task) {
+    let already = task.thread.work().fetch_or(work::RESCHED, Ordering::SeqCst) & work::RESCHED != 0;
+    if !already && cpu != cpu::id() {
+        cpu::send_ipi(cpu);
+    }
+}
+
+/// Makes a task that is in user code on another CPU enter the kernel, to see its new work bits (Linux `kick_process`).
+pub fn kick_task(task: &Task) {
+    let cpu = task.sched.cpu();
+    if cpu != cpu::id() && task.sched.on_queue() {
+        cpu::send_ipi(cpu);
+    }
+}
+
+/// When this CPU wants its next tick.
+pub fn next_tick_ns() -> u64 {
+    GLANCE.this().next_tick.load(Ordering::Relaxed)
+}
+
+/// The tick, on the CPU that was interrupted. Interrupts masked.
+pub fn tick(now_ns: u64, in_user: bool) {
+    let cpu = cpu::id();
+    let glance = GLANCE.of(cpu);
+    if glance.next_tick.load(Ordering::Relaxed) == u64::MAX {
+        return;
+    }
+    glance.next_tick.store(now_ns + TICK_NS, Ordering::Relaxed);
+    {
+        let mut queue = QUEUES.of(cpu).lock();
+        if let Some(task) = queue.current.as_ref() {
+            task.sched.in_kernel.store(!in_user, Ordering::Relaxed);
+        }
+        account(&mut queue);
+        if let Some(task) = queue.current.as_ref()
+            && queue.fair.turn_is_over(task, now_ns)
+        {
+            task.set_need_resched();
+        }
+    }
+    load::update(now_ns, active_tasks());
+    balance::on_tick(cpu);
+}
+
+/// Tasks that count to the load now.
+pub fn active_tasks() -> u64 {
+    running_tasks() + BLOCKED.load(Ordering::Relaxed).max(0).cast_unsigned()
+}
+
+/// Tasks that run or want to run.
+pub fn running_tasks() -> u64 {
+    GLANCE.iter().map(|glance| u64::from(glance.running.load(Ordering::Relaxed))).sum()
+}
+
+/// Tasks asleep uninterruptibly (`procs_blocked`).
+pub fn blocked_tasks() -> u64 {
+    BLOCKED.load(Ordering::Relaxed).max(0).cast_unsigned()
+}
+
+/// Context switches since boot on all CPUs.
+pub fn switch_count() -> u64 {
+    GLANCE.iter().map(|glance| glance.switches.load(Ordering::Relaxed)).sum()
+}
+
+/// Time that `cpu` has been idle, ns.
+pub fn idle_ns(cpu: usize) -> u64 {
+    let glance = GLANCE.of(cpu);
+    let sum = glance.idle_ns.load(Ordering::Relaxed);
+    if !glance.idle.load(Ordering::Relaxed) {
+        return sum;
+    }
+    sum + time::monotonic_ns().saturating_sub(glance.idle_since.load(Ordering::Relaxed))
+}
+
+/// Brings the current task's times up to date, for getrusage and the CPU clocks.
+pub fn account_current() {
+    let _pinned = Pinned::new();
+    account(&mut QUEUES.this().lock());
+}

@@ -1,0 +1,174 @@
+//! Delivery: what happens on the way back to user code (Linux `get_signal`, `do_signal`).
+
+use core::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::nr;
+use abi::signal as s;
+use abi::signal::{SigInfo, Sigaction};
+use hal::thread::work;
+use hal::trap::{NO_SYSCALL, UserFrame};
+
+use super::{DefaultAction, RestartBlock, bit, default_action, frame, send, stop};
+use crate::task::{Task, current, exit};
+
+/// Takes pending signals until one needs user code or none is left. Called with interrupts on.
+pub fn deliver(registers: &mut UserFrame) {
+    let task = current();
+    task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
+    // The system call that this entry was is settled once: restarted, or ended with EINTR.
+    let mut call = PendingCall::of(registers);
+    while let Some((info, action)) = next_to_handle(&task) {
+        call.settle_for_handler(registers, &action);
+        if handle(&task, registers, &info, &action) {
+            super::recalculate(&task);
+            return;
+        }
+    }
+    call.settle_without_handler(registers);
+    super::restore_saved_mask();
+    super::recalculate(&task);
+}
+
+/// The next signal with a handler. Acts on the others: ignores, stops, ends the process (then never returns).
+fn next_to_handle(task: &Task) -> Option<(SigInfo, Sigaction)> {
+    loop {
+        if let Some(status) = task.group.signals.exiting() {
+            exit::exit_current(status);
+        }
+        if task.fatal_signal_pending() {
+            // Exec in another thread wants this one gone.
+            exit::exit_current(s::SIGKILL.cast_signed());
+        }
+        if stop::take_part() {
+            continue;
+        }
+        let info = super::dequeue(task, task.signals.blocked())?;
+        let signal = info.signal();
+        let handlers = task.handlers();
+        let action = handlers.get(signal);
+        match action.handler {
+            s::SIG_IGN => continue,
+            s::SIG_DFL => act_by_default(task, &info),
+            _ => {
+                if action.flags & u64::from(s::SA_RESETHAND) != 0 {
+                    handlers.set(signal, Sigaction::default());
+                }
+                return Some((info, action));
+            }
+        }
+    }
+}
+
+fn act_by_default(task: &Task, info: &SigInfo) {
+    let signal = info.signal();
+    let by_kernel = info.code() > 0 && info.code() != s::SI_USER;
+    if send::is_init(&task.group) && !by_kernel {
+        return;
+    }
+    match default_action(signal) {
+        DefaultAction::Ignore => {}
+        DefaultAction::Stop => {
+            // An orphaned process group has nobody to continue it: terminal stops are dropped (setpgid(2)).
+            if signal == s::SIGSTOP || !crate::task::group::is_orphaned_of(task) {
+                stop::begin(signal);
+            }
+        }
+        DefaultAction::Terminate | DefaultAction::Core => {
+            if by_kernel && default_action(signal) == DefaultAction::Core {
+                log_crash(task, info);
+            }
+            if send::is_init(&task.group) {
+                panic!("Attempted to kill init! exitcode={signal:#010x}");
+            }
+            exit::exit_group(signal.cast_signed());
+        }
+    }
+}
+
+/// One line for a program that crashed (Linux `arm64_show_signal`).
+fn log_crash(task: &Task, info: &SigInfo) {
+    let frame = task.thread.user_frame();
+    log::info!(
+        "{}[{}]: unhandled signal {} code {} at address {:#x}, pc {:#x} sp {:#x} lr {:#x}",
+        task.comm(),
+        task.tid(),
+        info.signal(),
+        info.code(),
+        info.address(),
+        frame.pc,
+        frame.sp,
+        frame.x[30]
+    );
+}
+
+/// Sets up the handler's frame. False when the stack cannot take it: the process gets SIGSEGV instead.
+fn handle(task: &Task, registers: &mut UserFrame, info: &SigInfo, action: &Sigaction) -> bool {
+    let signal = info.signal();
+    let old_mask = task.signals.saved_mask.lock().take().unwrap_or_else(|| task.signals.blocked());
+    if frame::push(task, registers, info, action, old_mask).is_err() {
+        task.handlers().set(s::SIGSEGV, Sigaction::default());
+        send::force_fault(&SigInfo::kernel(s::SIGSEGV));
+        return false;
+    }
+    let mut blocked = task.signals.blocked() | action.mask;
+    if action.flags & u64::from(s::SA_NODEFER) == 0 {
+        blocked |= bit(signal);
+    }
+    super::set_blocked(blocked);
+    true
+}
+
+/// The interrupted system call of this entry, if it was one and ended with a restart code.
+struct PendingCall {
+    error: Option<Errno>,
+}
+
+impl PendingCall {
+    fn of(registers: &UserFrame) -> Self {
+        if registers.syscall == NO_SYSCALL {
+            return Self { error: None };
+        }
+        let codes = [
+            Errno::ERESTARTSYS,
+            Errno::ERESTARTNOINTR,
+            Errno::ERESTARTNOHAND,
+            Errno::ERESTART_RESTARTBLOCK,
+        ];
+        Self { error: codes.into_iter().find(|code| registers.x[0] == code.to_syscall_return()) }
+    }
+
+    /// A handler runs first: EINTR, unless SA_RESTART (or a call that always restarts).
+    fn settle_for_handler(&mut self, registers: &mut UserFrame, action: &Sigaction) {
+        let Some(error) = self.error.take() else { return };
+        let restart = error == Errno::ERESTARTNOINTR
+            || error == Errno::ERESTARTSYS && action.flags & u64::from(s::SA_RESTART) != 0;
+        if restart {
+            run_again(registers);
+        } else {
+            registers.x[0] = Errno::EINTR.to_syscall_return();
+        }
+        registers.syscall = NO_SYSCALL;
+    }
+
+    /// No handler ran: the call goes on as if nothing had happened.
+    fn settle_without_handler(&mut self, registers: &mut UserFrame) {
+        let Some(error) = self.error.take() else { return };
+        run_again(registers);
+        if error == Errno::ERESTART_RESTARTBLOCK {
+            registers.x[8] = nr::RESTART_SYSCALL as u64;
+        }
+        registers.syscall = NO_SYSCALL;
+    }
+}
+
+/// Back to the `svc` with its first argument.
+fn run_again(registers: &mut UserFrame) {
+    registers.x[0] = registers.original_x0;
+    registers.pc -= 4;
+}
+
+/// Forgets how to go on with an interrupted call: `restart_syscall` after a handler ran is `EINTR`.
+pub(crate) fn forget_restart(task: &Task) {
+    *task.restart.lock() = RestartBlock::None;
+}

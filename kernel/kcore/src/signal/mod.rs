@@ -1,0 +1,509 @@
+//! Signals: signal(7).
+//!
+//! A signal is *sent* to a process or a thread ([`send`]), waits in a pending set until a thread that does not block it
+//! comes by, and is then *delivered* ([`deliver`]): ignored, handled by user code through a frame on its stack
+//! ([`frame`]), or acted on by default. Handlers are shared by CLONE_SIGHAND ([`SigHandlers`]), pending sets are of the
+//! process ([`GroupSignals`]) and of the thread ([`TaskSignals`]).
+//!
+//! Locks: the family tree, then the group's state, then a thread's queue, then the handlers.
+
+pub mod deliver;
+pub mod frame;
+pub mod send;
+mod stop;
+
+use alloc::collections::VecDeque;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use abi::signal as s;
+use abi::signal::{SigInfo, Sigaction, StackT};
+use hal::sync::{IrqLock, SpinLock};
+use hal::thread::work;
+
+use crate::Result;
+use crate::sync::order;
+use crate::task::{Task, current};
+
+pub use send::{
+    force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info,
+};
+pub(crate) use stop::{JobReport, is_stopped, job_report, notify_parent_of_stop, thread_exits};
+
+/// Signals are 1 to 64.
+pub const COUNT: u32 = 64;
+
+/// A set of signals: bit `n - 1` is signal `n`.
+pub type SigSet = u64;
+
+/// The set that holds `signal` alone. Panics outside 1..=64.
+#[inline]
+pub const fn bit(signal: u32) -> SigSet {
+    1 << (signal - 1)
+}
+
+/// Signals that nobody can block, catch or ignore.
+pub const UNBLOCKABLE: SigSet = bit(s::SIGKILL) | bit(s::SIGSTOP);
+/// Signals whose default is to stop.
+pub const STOP_SET: SigSet = bit(s::SIGSTOP) | bit(s::SIGTSTP) | bit(s::SIGTTIN) | bit(s::SIGTTOU);
+/// Signals whose default is nothing.
+const IGNORE_SET: SigSet = bit(s::SIGCHLD) | bit(s::SIGURG) | bit(s::SIGWINCH) | bit(s::SIGCONT);
+/// Signals whose default is to dump core.
+const CORE_SET: SigSet = bit(s::SIGQUIT)
+    | bit(s::SIGILL)
+    | bit(s::SIGTRAP)
+    | bit(s::SIGABRT)
+    | bit(s::SIGBUS)
+    | bit(s::SIGFPE)
+    | bit(s::SIGSEGV)
+    | bit(s::SIGXCPU)
+    | bit(s::SIGXFSZ)
+    | bit(s::SIGSYS);
+/// Signals that the faulting instruction itself causes: delivered before others.
+const SYNCHRONOUS: SigSet = bit(s::SIGSEGV)
+    | bit(s::SIGBUS)
+    | bit(s::SIGILL)
+    | bit(s::SIGTRAP)
+    | bit(s::SIGFPE)
+    | bit(s::SIGSYS);
+
+/// What a signal does when nobody handles it (signal(7), "Standard signals").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DefaultAction {
+    /// Nothing.
+    Ignore,
+    /// Stop the process.
+    Stop,
+    /// End it.
+    Terminate,
+    /// End it and dump core.
+    Core,
+}
+
+/// The default action of `signal`.
+pub fn default_action(signal: u32) -> DefaultAction {
+    let set = bit(signal);
+    if set & IGNORE_SET != 0 {
+        DefaultAction::Ignore
+    } else if set & STOP_SET != 0 {
+        DefaultAction::Stop
+    } else if set & CORE_SET != 0 {
+        DefaultAction::Core
+    } else {
+        DefaultAction::Terminate
+    }
+}
+
+/// Signals that wait. Real-time ones queue with their values, standard ones are there once.
+#[derive(Default)]
+pub struct Pending {
+    mask: SigSet,
+    queue: VecDeque<SigInfo>,
+}
+
+impl Pending {
+    const fn new() -> Self {
+        Self { mask: 0, queue: VecDeque::new() }
+    }
+
+    /// Adds a signal. `keep_info` false (RLIMIT_SIGPENDING reached): only the fact is kept.
+    fn add(&mut self, info: &SigInfo, keep_info: bool) {
+        let signal = info.signal();
+        if signal < s::SIGRTMIN && self.mask & bit(signal) != 0 {
+            return;
+        }
+        self.mask |= bit(signal);
+        if keep_info {
+            self.queue.push_back(*info);
+        }
+    }
+
+    /// Takes the next signal that `blocked` lets through: faults first, then the lowest number, oldest first.
+    fn take(&mut self, blocked: SigSet) -> Option<SigInfo> {
+        let ready = self.mask & !blocked;
+        if ready == 0 {
+            return None;
+        }
+        let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
+        let signal = first.trailing_zeros() + 1;
+        let at = self.queue.iter().position(|info| info.signal() == signal);
+        let info = at.and_then(|at| self.queue.remove(at)).unwrap_or_else(|| SigInfo::user(signal, s::SI_USER, 0, 0));
+        if !self.queue.iter().any(|info| info.signal() == signal) {
+            self.mask &= !bit(signal);
+        }
+        Some(info)
+    }
+
+    fn remove(&mut self, set: SigSet) {
+        if self.mask & set != 0 {
+            self.mask &= !set;
+            self.queue.retain(|info| bit(info.signal()) & set == 0);
+        }
+    }
+}
+
+/// Why and whether a process is ending or stopped. Guarded by the group's lock.
+#[derive(Default)]
+pub struct GroupState {
+    pending: Pending,
+    /// Wait status that every thread ends with, once the process is ending.
+    pub(crate) exiting: Option<i32>,
+    /// Exec waits until it is the only thread: global TID of the thread that stays.
+    pub(crate) exec_survivor: Option<i32>,
+    /// The signal of a stop in force or under way.
+    stop_signal: u32,
+    /// Threads that have not stopped yet.
+    stop_left: u32,
+    /// All threads stopped.
+    stopped: bool,
+    /// A stop that `wait` has not reported.
+    stop_unreported: bool,
+    /// A continue that `wait` has not reported.
+    continue_unreported: bool,
+}
+
+/// Signal state of a process.
+pub struct GroupSignals {
+    pub(crate) state: IrqLock<GroupState>,
+    /// Mirrors the shared pending set.
+    mask: AtomicU64,
+}
+
+impl GroupSignals {
+    /// Nothing pending.
+    pub fn new() -> Self {
+        Self { state: IrqLock::new(order::SIGHAND, GroupState::default()), mask: AtomicU64::new(0) }
+    }
+
+    /// The shared pending set.
+    pub fn pending_mask(&self) -> SigSet {
+        self.mask.load(Ordering::SeqCst)
+    }
+
+    /// Whether the process is ending, and with which wait status.
+    pub fn exiting(&self) -> Option<i32> {
+        self.state.lock().exiting
+    }
+
+    fn mirror(&self, state: &GroupState) {
+        self.mask.store(state.pending.mask, Ordering::SeqCst);
+    }
+}
+
+impl Default for GroupSignals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Signal state of a thread.
+pub struct TaskSignals {
+    queue: IrqLock<Pending>,
+    /// Mirrors the private pending set.
+    mask: AtomicU64,
+    /// Blocked signals. Written by the thread itself.
+    blocked: AtomicU64,
+    /// The mask to put back after sigsuspend, ppoll and the like.
+    saved_mask: SpinLock<Option<SigSet>>,
+    /// What sigtimedwait waits for: such signals wake the thread although it blocks them.
+    waiting_for: AtomicU64,
+    /// sigaltstack(2).
+    alternate_stack: SpinLock<StackT>,
+    /// Counted in the stop under way.
+    stop_counted: AtomicBool,
+    /// Syndrome of the last fault, for the frame's esr record.
+    syndrome: AtomicU64,
+}
+
+impl TaskSignals {
+    /// Nothing pending, `blocked` blocked.
+    pub(crate) fn new(blocked: SigSet) -> Self {
+        Self {
+            queue: IrqLock::new(order::TASK_SIGNALS, Pending::new()),
+            mask: AtomicU64::new(0),
+            blocked: AtomicU64::new(blocked),
+            saved_mask: SpinLock::new(order::TASK_FIELDS, None),
+            waiting_for: AtomicU64::new(0),
+            alternate_stack: SpinLock::new(order::TASK_FIELDS, disabled_stack()),
+            stop_counted: AtomicBool::new(false),
+            syndrome: AtomicU64::new(0),
+        }
+    }
+
+    /// The private pending set.
+    pub fn pending_mask(&self) -> SigSet {
+        self.mask.load(Ordering::SeqCst)
+    }
+
+    /// The blocked set.
+    pub fn blocked(&self) -> SigSet {
+        self.blocked.load(Ordering::SeqCst)
+    }
+
+    /// The syndrome (ESR) of the thread's last fault.
+    pub fn last_syndrome(&self) -> u64 {
+        self.syndrome.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_syndrome(&self, syndrome: u64) {
+        self.syndrome.store(syndrome, Ordering::Relaxed);
+    }
+
+    /// The alternate stack.
+    pub fn alternate_stack(&self) -> StackT {
+        *self.alternate_stack.lock()
+    }
+
+    /// Sets the alternate stack; `None` disables it, as exec does.
+    pub fn set_alternate_stack(&self, stack: Option<StackT>) {
+        *self.alternate_stack.lock() = stack.unwrap_or_else(disabled_stack);
+    }
+}
+
+fn disabled_stack() -> StackT {
+    StackT { ss_flags: s::SS_DISABLE as i32, ..StackT::default() }
+}
+
+/// Signal handlers, shared among threads (and by CLONE_SIGHAND alone).
+pub struct SigHandlers {
+    actions: IrqLock<[Sigaction; COUNT as usize]>,
+}
+
+impl SigHandlers {
+    /// All default.
+    pub fn new() -> Self {
+        Self { actions: IrqLock::new(order::SIG_ACTIONS, [Sigaction::default(); COUNT as usize]) }
+    }
+
+    /// A copy, for fork.
+    pub fn copy(&self) -> Self {
+        Self { actions: IrqLock::new(order::SIG_ACTIONS, *self.actions.lock()) }
+    }
+
+    /// What is done at `signal`.
+    pub fn get(&self, signal: u32) -> Sigaction {
+        self.actions.lock()[(signal - 1) as usize]
+    }
+
+    /// Changes that; returns the former.
+    pub fn set(&self, signal: u32, action: Sigaction) -> Sigaction {
+        core::mem::replace(&mut self.actions.lock()[(signal - 1) as usize], action)
+    }
+
+    /// Handled signals go back to default, ignored ones stay (execve(2)); CLONE_CLEAR_SIGHAND the same.
+    pub fn reset_handled(&self) {
+        for action in self.actions.lock().iter_mut() {
+            if action.handler != s::SIG_IGN {
+                *action = Sigaction::default();
+            } else {
+                *action = Sigaction { handler: s::SIG_IGN, ..Sigaction::default() };
+            }
+        }
+    }
+
+    /// The sets of ignored and of caught signals, for `/proc/PID/status`.
+    pub fn ignored_and_caught(&self) -> (SigSet, SigSet) {
+        let actions = self.actions.lock();
+        let mut sets = (0, 0);
+        for (action, n) in actions.iter().zip(0..) {
+            match action.handler {
+                s::SIG_DFL => {}
+                s::SIG_IGN => sets.0 |= 1 << n,
+                _ => sets.1 |= 1 << n,
+            }
+        }
+        sets
+    }
+}
+
+impl Default for SigHandlers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How `restart_syscall` goes on with a call that a signal without a handler interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartBlock {
+    /// Nothing to go on with: `EINTR`.
+    None,
+    /// A relative sleep: the deadline on the monotonic clock, and where the remainder goes.
+    Sleep {
+        /// Monotonic time to wake at, ns.
+        deadline_ns: u64,
+        /// The caller's `remaining` pointer.
+        remaining: u64,
+    },
+    /// A futex wait with a relative timeout.
+    Futex {
+        /// The word.
+        address: u64,
+        /// Its expected value.
+        value: u32,
+        /// Monotonic time to give up at, ns.
+        deadline_ns: u64,
+        /// FUTEX_WAIT_BITSET's mask.
+        bitset: u32,
+        /// Private or shared.
+        private: bool,
+    },
+    /// poll(2): descriptors and deadline.
+    Poll {
+        /// The pollfd array.
+        address: u64,
+        /// Its length.
+        count: u32,
+        /// Monotonic time to give up at, ns.
+        deadline_ns: u64,
+    },
+}
+
+/// Recomputes whether the task has something to look at (Linux `recalc_sigpending`). Call after any change of its blocked
+/// or pending sets.
+pub(crate) fn recalculate(task: &Task) {
+    let pending = task.signals.pending_mask() | task.group.signals.pending_mask();
+    if pending & !task.signals.blocked() != 0 {
+        task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
+    }
+}
+
+/// Blocks exactly `mask` (without SIGKILL and SIGSTOP) in the current thread.
+pub fn set_blocked(mask: SigSet) {
+    let task = current();
+    task.signals.blocked.store(mask & !UNBLOCKABLE, Ordering::SeqCst);
+    // A signal that became blocked may have been meant for us by `send`: another thread must take it.
+    let shared = task.group.signals.pending_mask() & mask;
+    if shared != 0 {
+        send::retarget(&task, shared);
+    }
+    recalculate(&task);
+}
+
+/// Blocks `mask` until the call that asked for it returns: ppoll, pselect, epoll_pwait, sigsuspend. The former mask comes
+/// back when a handler has been set up, or through [`end_temporary_mask`].
+pub fn set_temporary_mask(mask: SigSet) {
+    let task = current();
+    *task.signals.saved_mask.lock() = Some(task.signals.blocked());
+    set_blocked(mask);
+}
+
+/// Ends [`set_temporary_mask`] for a call that was not interrupted. An interrupted one keeps the temporary mask until its
+/// signal is delivered (Linux `restore_saved_sigmask_unless`).
+pub fn end_temporary_mask(interrupted: bool) {
+    if !interrupted {
+        restore_saved_mask();
+    }
+}
+
+pub(crate) fn restore_saved_mask() {
+    let saved = current().signals.saved_mask.lock().take();
+    if let Some(mask) = saved {
+        set_blocked(mask);
+    }
+}
+
+/// Runs `call` with `mask` (if given) blocked, as the p-variants of poll and select do.
+pub fn with_temporary_mask<T>(mask: Option<SigSet>, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(mask) = mask else { return call() };
+    set_temporary_mask(mask);
+    let result = call();
+    let interrupted = matches!(&result, Err(e) if *e == abi::Errno::EINTR || e.number() >= abi::Errno::ERESTARTSYS.number());
+    end_temporary_mask(interrupted);
+    result
+}
+
+/// Takes a pending signal of `set` for sigtimedwait or a signalfd, private ones first.
+pub fn take_from_set(set: SigSet) -> Option<SigInfo> {
+    let task = current();
+    dequeue(&task, !set)
+}
+
+/// Takes the next signal that `blocked` lets through.
+pub(crate) fn dequeue(task: &Task, blocked: SigSet) -> Option<SigInfo> {
+    if task.signals.pending_mask() & !blocked != 0 {
+        let mut queue = task.signals.queue.lock();
+        let info = queue.take(blocked);
+        task.signals.mask.store(queue.mask, Ordering::SeqCst);
+        if info.is_some() {
+            return info;
+        }
+    }
+    if task.group.signals.pending_mask() & !blocked != 0 {
+        let mut state = task.group.signals.state.lock();
+        let info = state.pending.take(blocked);
+        task.group.signals.mirror(&state);
+        return info;
+    }
+    None
+}
+
+/// All pending signals that the current thread blocks (sigpending(2)).
+pub fn pending_and_blocked() -> SigSet {
+    let task = current();
+    (task.signals.pending_mask() | task.group.signals.pending_mask()) & task.signals.blocked()
+}
+
+/// Drops pending signals of `set` in the whole process: a handler became "ignore" (sigaction(2)).
+pub fn flush(task: &Task, set: SigSet) {
+    let tree = crate::task::tree::lock();
+    {
+        let mut state = task.group.signals.state.lock();
+        state.pending.remove(set);
+        task.group.signals.mirror(&state);
+    }
+    let Some(id) = tree.find(&task.group) else { return };
+    for thread in &tree.node(id).threads {
+        send::remove_private(thread, set);
+    }
+}
+
+/// Waits until a signal of `set` comes or the deadline passes (`EAGAIN`); another signal's handler is `EINTR`.
+pub fn wait_for(set: SigSet, deadline_ns: u64) -> Result<SigInfo> {
+    let task = current();
+    let set = set & !UNBLOCKABLE;
+    if let Some(info) = take_from_set(set) {
+        return Ok(info);
+    }
+    if deadline_ns <= crate::time::monotonic_ns() {
+        return Err(abi::Errno::EAGAIN);
+    }
+    task.signals.waiting_for.store(set, Ordering::SeqCst);
+    let mut found = None;
+    let outcome = crate::sync::sleep_while(crate::task::TaskState::Interruptible, deadline_ns, || {
+        found = take_from_set(set);
+        found.is_none()
+    });
+    task.signals.waiting_for.store(0, Ordering::SeqCst);
+    recalculate(&task);
+    match (found, outcome) {
+        (Some(info), _) => Ok(info),
+        (None, Err(abi::Errno::ETIMEDOUT)) => take_from_set(set).ok_or(abi::Errno::EAGAIN),
+        (None, _) => take_from_set(set).ok_or(abi::Errno::EINTR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pending, bit};
+    use abi::signal::{SI_QUEUE, SI_USER, SIGINT, SIGRTMIN, SIGSEGV, SIGTERM, SigInfo};
+
+    #[test]
+    fn standard_signals_are_pending_once_and_real_time_ones_queue() {
+        let mut pending = Pending::new();
+        for _ in 0..3 {
+            pending.add(&SigInfo::user(SIGTERM, SI_USER, 1, 0), true);
+            pending.add(&SigInfo::user(SIGRTMIN, SI_QUEUE, 1, 0), true);
+        }
+        let order: alloc::vec::Vec<u32> = core::iter::from_fn(|| pending.take(0)).map(|i| i.signal()).collect();
+        assert_eq!(order, [SIGTERM, SIGRTMIN, SIGRTMIN, SIGRTMIN]);
+    }
+
+    #[test]
+    fn faults_come_first_and_blocked_signals_stay() {
+        let mut pending = Pending::new();
+        pending.add(&SigInfo::user(SIGINT, SI_USER, 1, 0), true);
+        pending.add(&SigInfo::user(SIGSEGV, SI_USER, 1, 0), true);
+        assert_eq!(pending.take(0).map(|i| i.signal()), Some(SIGSEGV));
+        assert!(pending.take(bit(SIGINT)).is_none());
+        assert_eq!(pending.mask, bit(SIGINT));
+    }
+}

@@ -1,0 +1,264 @@
+//! Sending: who gets a signal, and what is thrown away at once (Linux `__send_signal_locked`, `prepare_signal`,
+//! `complete_signal`).
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::resource::RLIMIT_SIGPENDING;
+use abi::signal as s;
+use abi::signal::SigInfo;
+use hal::thread::work;
+
+use super::{DefaultAction, GroupState, STOP_SET, SigSet, bit, default_action};
+use crate::task::TaskState;
+use crate::Result;
+use crate::sched;
+use crate::task::tree::{self, Tree};
+use crate::task::{Task, ThreadGroup, current};
+
+/// Where a signal comes from, which decides what may ignore it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Another process asked.
+    User,
+    /// The kernel itself: reaches even an init process.
+    Kernel,
+}
+
+/// Sends a signal of the kernel's own (SI_KERNEL) to a process.
+pub fn send_kernel(group: &Arc<ThreadGroup>, signal: u32) {
+    let info = SigInfo::kernel(signal);
+    // A full queue still records the fact, so there is no failure to report.
+    let _ = with_tree(|tree| to_group(tree, group, &info, Origin::Kernel));
+}
+
+/// Sends `info` to a process on the kernel's behalf (timers, child status).
+pub fn send_info(group: &Arc<ThreadGroup>, info: &SigInfo) {
+    let _ = with_tree(|tree| to_group(tree, group, info, Origin::Kernel));
+}
+
+/// Sends `info` to one thread on the kernel's behalf.
+pub fn send_thread_info(task: &Arc<Task>, info: &SigInfo) {
+    let _ = with_tree(|tree| to_thread(tree, task, info, Origin::Kernel));
+}
+
+/// kill(2), sigqueue(3): sends `info` to a process for a user.
+pub fn send_process(group: &Arc<ThreadGroup>, info: &SigInfo) -> Result<()> {
+    with_tree(|tree| to_group(tree, group, info, Origin::User))
+}
+
+/// tgkill(2): sends `info` to one thread for a user.
+pub fn send_thread(task: &Arc<Task>, info: &SigInfo) -> Result<()> {
+    with_tree(|tree| to_thread(tree, task, info, Origin::User))
+}
+
+/// Sends a kernel signal to every process of a process group, by its global number (terminal signals). Returns how many
+/// processes there were.
+pub fn send_pgrp(pgrp: i32, signal: u32) -> usize {
+    let info = SigInfo::kernel(signal);
+    with_tree(|tree| {
+        let members: alloc::vec::Vec<_> = tree.group_members(pgrp).map(|id| tree.node(id).group.clone()).collect();
+        for group in &members {
+            let _ = to_group(tree, group, &info, Origin::Kernel);
+        }
+        members.len()
+    })
+}
+
+/// Runs `f` with the tree locked, for callers that already hold it to use [`group_with_tree`].
+fn with_tree<R>(f: impl FnOnce(&Tree) -> R) -> R {
+    let tree = tree::lock();
+    f(&tree)
+}
+
+/// As [`send_info`], for a caller that holds the tree.
+pub(crate) fn info_with_tree(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo) {
+    let _ = to_group(tree, group, info, Origin::Kernel);
+}
+
+/// As [`send_process`], for a caller that holds the tree.
+pub(crate) fn process_with_tree(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo) -> Result<()> {
+    to_group(tree, group, info, Origin::User)
+}
+
+/// A fault of the current thread's own code: cannot be blocked or ignored (Linux `force_sig_info_to_task`). With the
+/// signal blocked or ignored the handler is reset, so that it kills.
+pub fn force_fault(info: &SigInfo) {
+    let task = current();
+    let signal = info.signal();
+    let handlers = task.handlers();
+    let blocked = task.signals.blocked() & bit(signal) != 0;
+    let action = handlers.get(signal);
+    if blocked || action.handler == s::SIG_IGN {
+        handlers.set(signal, s::Sigaction::default());
+        task.signals.blocked.fetch_and(!bit(signal), Ordering::SeqCst);
+    }
+    let mut queue = task.signals.queue.lock();
+    queue.add(info, true);
+    task.signals.mask.store(queue.mask, Ordering::SeqCst);
+    drop(queue);
+    task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
+}
+
+fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origin) -> Result<()> {
+    let Some(id) = tree.find(group) else { return Ok(()) };
+    let threads = &tree.node(id).threads;
+    let Some(first) = threads.first() else { return Ok(()) };
+    let signal = info.signal();
+    if !prepare(tree, group, threads, signal) || is_ignored(group, first, signal, origin) {
+        return Ok(());
+    }
+    let mut state = group.signals.state.lock();
+    if signal == s::SIGKILL {
+        begin_exit(&mut state, threads, signal.cast_signed());
+        return Ok(());
+    }
+    let keep = may_queue(first, &state, info)?;
+    state.pending.add(info, keep);
+    group.signals.mirror(&state);
+    drop(state);
+    if let Some(thread) = choose_thread(threads, signal) {
+        notify(thread, signal);
+    }
+    Ok(())
+}
+
+fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> Result<()> {
+    let Some(id) = tree.find(&task.group) else { return Ok(()) };
+    let threads = &tree.node(id).threads;
+    let signal = info.signal();
+    if !prepare(tree, &task.group, threads, signal) || is_ignored(&task.group, task, signal, origin) {
+        return Ok(());
+    }
+    let mut state = task.group.signals.state.lock();
+    if signal == s::SIGKILL {
+        begin_exit(&mut state, threads, signal.cast_signed());
+        return Ok(());
+    }
+    let keep = may_queue(task, &state, info)?;
+    drop(state);
+    add_private(task, info, keep);
+    if wants(task, signal) {
+        notify(task, signal);
+    }
+    Ok(())
+}
+
+fn add_private(task: &Task, info: &SigInfo, keep: bool) {
+    let mut queue = task.signals.queue.lock();
+    queue.add(info, keep);
+    task.signals.mask.store(queue.mask, Ordering::SeqCst);
+}
+
+pub(super) fn remove_private(task: &Task, set: SigSet) {
+    if task.signals.pending_mask() & set != 0 {
+        let mut queue = task.signals.queue.lock();
+        queue.remove(set);
+        task.signals.mask.store(queue.mask, Ordering::SeqCst);
+    }
+}
+
+/// Stop signals and SIGCONT cancel each other, and SIGCONT resumes even when it is ignored or blocked (signal(7)).
+/// False when the process is ending and the signal is of no use. The tree keeps senders apart.
+fn prepare(tree: &Tree, group: &Arc<ThreadGroup>, threads: &[Arc<Task>], signal: u32) -> bool {
+    let mut state = group.signals.state.lock();
+    if state.exiting.is_some() {
+        return false;
+    }
+    let cancelled = match signal {
+        s::SIGCONT => STOP_SET,
+        _ if bit(signal) & STOP_SET != 0 => bit(s::SIGCONT),
+        _ => return true,
+    };
+    state.pending.remove(cancelled);
+    group.signals.mirror(&state);
+    threads.iter().for_each(|thread| remove_private(thread, cancelled));
+    let resumed = signal == s::SIGCONT && super::stop::resume(threads, &mut state);
+    drop(state);
+    if resumed {
+        super::stop::tell_parent(tree, group, s::CLD_CONTINUED, s::SIGCONT);
+    }
+    true
+}
+
+/// Whether the signal would do nothing (Linux `sig_ignored`). A blocked signal is kept: the handler may change.
+fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, origin: Origin) -> bool {
+    if task.signals.blocked() & bit(signal) != 0 || task.signals.waiting_for.load(Ordering::SeqCst) & bit(signal) != 0 {
+        return false;
+    }
+    let handler = task.handlers().get(signal).handler;
+    // An init process gets only what it handles, unless the kernel itself insists (pid_namespaces(7)).
+    if is_init(group) && handler == s::SIG_DFL && origin == Origin::User {
+        return true;
+    }
+    handler == s::SIG_IGN && bit(signal) & super::UNBLOCKABLE == 0
+        || handler == s::SIG_DFL && default_action(signal) == DefaultAction::Ignore
+}
+
+/// Whether the process is the init of its PID namespace: SIGNAL_UNKILLABLE.
+pub(super) fn is_init(group: &ThreadGroup) -> bool {
+    group.pid.own_number() == 1
+}
+
+/// RLIMIT_SIGPENDING: a full queue refuses queued real-time signals with `EAGAIN`; of others only the fact is kept.
+fn may_queue(task: &Task, state: &GroupState, info: &SigInfo) -> Result<bool> {
+    let queued = state.pending.queue.len() + task.signals.queue.lock().queue.len();
+    if (queued as u64) < task.rlimit(RLIMIT_SIGPENDING) {
+        return Ok(true);
+    }
+    if info.signal() >= s::SIGRTMIN && info.code() != s::SI_USER && info.code() != s::SI_KERNEL {
+        return Err(Errno::EAGAIN);
+    }
+    Ok(false)
+}
+
+/// Whether this thread would take the signal now.
+fn wants(task: &Task, signal: u32) -> bool {
+    let blocked = task.signals.blocked() & !task.signals.waiting_for.load(Ordering::SeqCst);
+    blocked & bit(signal) == 0 && !task.has_flag(crate::task::flags::EXITING)
+}
+
+fn choose_thread(threads: &[Arc<Task>], signal: u32) -> Option<&Arc<Task>> {
+    threads.iter().find(|thread| wants(thread, signal))
+}
+
+fn notify(task: &Arc<Task>, signal: u32) {
+    task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
+    let mask = if signal == s::SIGKILL { TaskState::FOR_KILL } else { TaskState::FOR_SIGNAL };
+    if !sched::wake(task, mask) {
+        sched::kick_task(task);
+    }
+}
+
+/// The process must end with `status`: every thread gets its own SIGKILL (Linux `zap_other_threads`).
+pub(crate) fn begin_exit(state: &mut GroupState, threads: &[Arc<Task>], status: i32) {
+    if state.exiting.is_some() {
+        return;
+    }
+    state.exiting = Some(status);
+    state.stop_signal = 0;
+    kill_threads(threads, None);
+}
+
+/// Gives SIGKILL to all of `threads` but `except`.
+pub(crate) fn kill_threads(threads: &[Arc<Task>], except: Option<&Task>) {
+    for thread in threads {
+        if !except.is_some_and(|except| core::ptr::eq(&**thread, except)) {
+            add_private(thread, &SigInfo::kernel(s::SIGKILL), false);
+            notify(thread, s::SIGKILL);
+        }
+    }
+}
+
+/// The current thread now blocks `set`, of which some signals are pending for the process: hands them to a thread that
+/// does not (Linux `retarget_shared_pending`).
+pub(super) fn retarget(task: &Task, set: SigSet) {
+    let tree = tree::lock();
+    let Some(id) = tree.find(&task.group) else { return };
+    for thread in &tree.node(id).threads {
+        if !core::ptr::eq(&**thread, task) && set & !thread.signals.blocked() != 0 {
+            notify(thread, s::SIGCHLD);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! fork, vfork, clone, clone3: one path (Linux `kernel_clone`, in the order of its flow: validate, copy_process, determine
+//! the PID, arm the vfork completion, wake the new task, wait for the completion).
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::Errno;
+use abi::resource::RLIMIT_NPROC;
+use abi::sched as c;
+use hal::thread::{Start, Thread};
+use hal::trap::UserFrame;
+
+use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tree};
+use crate::Result;
+use crate::sched;
+use crate::signal::SigHandlers;
+use crate::sync::Completion;
+use crate::syscall::UserPtr;
+
+/// What the four calls decode to (`struct kernel_clone_args`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneArgs {
+    /// CLONE_* bits, without the exit signal.
+    pub flags: u64,
+    /// Where the child's stack begins (its highest address); 0: where the parent's is.
+    pub stack: u64,
+    /// The child's TLS, with CLONE_SETTLS.
+    pub tls: u64,
+    /// CLONE_PARENT_SETTID and CLONE_PIDFD write here.
+    pub parent_tid: u64,
+    /// CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID.
+    pub child_tid: u64,
+    /// Where CLONE_PIDFD writes (the same as `parent_tid` for clone).
+    pub pidfd: u64,
+    /// Sent to the parent at the end.
+    pub exit_signal: u32,
+}
+
+/// The flags that are implemented. Any other is `EINVAL`, as on a kernel that is built without the feature.
+pub const SUPPORTED: u64 = c::CLONE_VM
+    | c::CLONE_FS
+    | c::CLONE_FILES
+    | c::CLONE_SIGHAND
+    | c::CLONE_VFORK
+    | c::CLONE_PARENT
+    | c::CLONE_THREAD
+    | c::CLONE_SYSVSEM
+    | c::CLONE_SETTLS
+    | c::CLONE_PARENT_SETTID
+    | c::CLONE_CHILD_CLEARTID
+    | c::CLONE_DETACHED
+    | c::CLONE_UNTRACED
+    | c::CLONE_CHILD_SETTID
+    | c::CLONE_IO
+    | c::CLONE_CLEAR_SIGHAND;
+
+/// Threads that may exist: `/proc/sys/kernel/threads-max`.
+pub static MAX_THREADS: AtomicU64 = AtomicU64::new(4096);
+
+/// Refuses what clone(2) refuses, each with its reason.
+pub fn validate(args: &CloneArgs) -> Result<()> {
+    let has = |flag: u64| args.flags & flag != 0;
+    if args.flags & !SUPPORTED != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // Threads share handlers, and handlers make sense only in one address space.
+    if has(c::CLONE_THREAD) && !has(c::CLONE_SIGHAND) {
+        return Err(Errno::EINVAL);
+    }
+    if has(c::CLONE_SIGHAND) && !has(c::CLONE_VM) {
+        return Err(Errno::EINVAL);
+    }
+    // Handlers cannot be both shared and cleared.
+    if has(c::CLONE_SIGHAND) && has(c::CLONE_CLEAR_SIGHAND) {
+        return Err(Errno::EINVAL);
+    }
+    // A sibling of init would be a second child of nobody.
+    if has(c::CLONE_PARENT) && current().group.pid.own_number() == 1 {
+        return Err(Errno::EINVAL);
+    }
+    if args.exit_signal > crate::signal::COUNT {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Creates a child of the current task. Returns its TID in the caller's PID namespace.
+pub fn do_fork(args: &CloneArgs, registers: &UserFrame) -> Result<usize> {
+    validate(args)?;
+    let child = copy_process(args, registers)?;
+    // Point of no return: the child is in the tables and everything below succeeds.
+    let parent = current();
+    let number = child.pid().number_in(parent.namespaces().pid());
+    if args.flags & c::CLONE_PARENT_SETTID != 0 {
+        // As Linux: a bad address here is not reported.
+        let _ = UserPtr::<i32>::new(args.parent_tid).write(&number);
+    }
+    let vfork = (args.flags & c::CLONE_VFORK != 0).then(|| {
+        let done = Arc::new(Completion::new());
+        *child.vfork_done.lock() = Some(done.clone());
+        done
+    });
+    sched::start(&child);
+    drop(child);
+    if let Some(done) = vfork {
+        // A fatal signal ends the wait; the child goes on alone (Linux wait_for_vfork_done).
+        if done.wait(TaskState::Killable).is_err() {
+            log::debug!("{}: killed while waiting for its vfork child", parent.tid());
+        }
+    }
+    Ok(usize::try_from(number).expect("a PID is positive"))
+}
+
+/// Builds the child and enters it into the tables. Undoes everything on failure.
+fn copy_process(args: &CloneArgs, registers: &UserFrame) -> Result<Arc<Task>> {
+    let parent = current();
+    let has = |flag: u64| args.flags & flag != 0;
+    if parent.fatal_signal_pending() {
+        return Err(Errno::ERESTARTNOINTR);
+    }
+    crate::mm::frame::admit(64 << 10)?;
+    let creds = parent.creds();
+    let charge = Charge::new(&creds, parent.rlimit(RLIMIT_NPROC))?;
+    if tree::lock().thread_count() as u64 >= MAX_THREADS.load(Ordering::Relaxed) {
+        return Err(Errno::EAGAIN);
+    }
+    let mm = match parent.mm() {
+        Some(mm) if has(c::CLONE_VM) => Some(mm),
+        Some(mm) => Some(mm.fork()?),
+        None => None,
+    };
+    let files = if has(c::CLONE_FILES) { parent.files() } else { parent.files().fork()? };
+    let fs = if has(c::CLONE_FS) { parent.fs() } else { parent.fs().fork() };
+    let handlers = if has(c::CLONE_SIGHAND) {
+        parent.handlers()
+    } else {
+        let copy = parent.handlers().copy();
+        if has(c::CLONE_CLEAR_SIGHAND) {
+            copy.reset_handled();
+        }
+        Arc::new(copy)
+    };
+    let mut child_registers = *registers;
+    child_registers.x[0] = 0;
+    if args.stack != 0 {
+        child_registers.sp = args.stack;
+    }
+    let thread = Thread::new(Start::User(child_registers)).map_err(|_| Errno::ENOMEM)?;
+    let pid = Pid::allocate(parent.namespaces().pid())?;
+    let group = child_group(args, &pid);
+    let task = Task::assemble(Parts {
+        thread,
+        pid,
+        group,
+        flags: parent.flags.load(Ordering::Relaxed) & !flags::SUPERPRIV | flags::FORKNOEXEC,
+        handlers,
+        mm,
+        files: Some(files),
+        fs: Some(fs),
+        creds,
+        namespaces: parent.namespaces(),
+        comm: parent.comm_bytes(),
+        sched: parent.sched.inherit(),
+        blocked: parent.signals.blocked(),
+    });
+    inherit(&parent, &task, args);
+    publish(&task, has(c::CLONE_THREAD), has(c::CLONE_PARENT))?;
+    charge.keep();
+    Ok(task)
+}
+
+/// RLIMIT_NPROC is charged first and given back unless the child comes to be.
+struct Charge {
+    uid: u32,
+    kept: bool,
+}
+
+impl Charge {
+    fn new(creds: &super::Creds, limit: u64) -> Result<Self> {
+        limits::charge_thread(creds, limit)?;
+        Ok(Self { uid: creds.uid, kept: false })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if !self.kept {
+            limits::uncharge_thread(self.uid);
+        }
+    }
+}
+
+/// The process that the child belongs to: its parent's, or a new one with the parent's limits.
+fn child_group(args: &CloneArgs, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
+    let parent = current();
+    if args.flags & c::CLONE_THREAD != 0 {
+        return parent.group.clone();
+    }
+    let exit_signal = if args.flags & c::CLONE_PARENT != 0 {
+        parent.group.exit_signal.load(Ordering::Relaxed)
+    } else {
+        args.exit_signal.cast_signed()
+    };
+    let limits = *parent.group.limits.lock();
+    let group = ThreadGroup::new(pid.clone(), limits, exit_signal);
+    let tty = parent.group.tty.lock().clone();
+    *group.tty.lock() = tty;
+    group.oom_score_adj.store(parent.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+    group.dumpable.store(parent.group.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    group
+}
+
+/// The odds and ends that a child takes over (fork(2), clone(2), prctl(2)).
+fn inherit(parent: &Task, child: &Task, args: &CloneArgs) {
+    let has = |flag: u64| args.flags & flag != 0;
+    child.thread.inherit_fp_state();
+    child.thread.set_tls(if has(c::CLONE_SETTLS) { args.tls } else { parent.thread.tls() });
+    if has(c::CLONE_CHILD_SETTID) {
+        child.set_child_tid.store(args.child_tid, Ordering::Relaxed);
+    }
+    if has(c::CLONE_CHILD_CLEARTID) {
+        child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
+    }
+    // The alternate stack is inherited by a copy of the address space, and by vfork children (sigaltstack(2)).
+    if !has(c::CLONE_VM) || has(c::CLONE_VFORK) {
+        child.signals.set_alternate_stack(Some(parent.signals.alternate_stack()));
+    }
+    let copy = |from: &core::sync::atomic::AtomicU32, to: &core::sync::atomic::AtomicU32| {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    };
+    copy(&parent.personality, &child.personality);
+    child.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.timer_slack_ns.store(parent.timer_slack_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+/// Makes the child visible: in the tree, in its group and session. Fails when the parent is being killed, so that no child
+/// escapes a kill of its process (Linux `copy_process`, "-ERESTARTNOINTR").
+fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
+    let parent = current();
+    let mut tree = tree::lock();
+    {
+        let state = parent.group.signals.state.lock();
+        if state.exiting.is_some() || (is_thread && state.exec_survivor.is_some()) {
+            return Err(Errno::ERESTARTNOINTR);
+        }
+    }
+    child.group.live.fetch_add(1, Ordering::SeqCst);
+    child.pid().attach(child);
+    if is_thread {
+        tree.add_thread(child);
+        return Ok(());
+    }
+    let own = tree.find(&parent.group).expect("a running process is in the tree");
+    let node = tree.node(own);
+    let (pgrp, session, grandparent) = (node.pgrp.clone(), node.session.clone(), node.parent);
+    let parent_node = if sibling { grandparent } else { own };
+    tree.add_process(child, parent_node, pgrp, session);
+    Ok(())
+}
+
+/// What a new user thread does before it first reaches user code: tells its TID (CLONE_CHILD_SETTID).
+pub fn first_return() {
+    let task = current();
+    let address = task.set_child_tid.swap(0, Ordering::Relaxed);
+    if address != 0 {
+        let number = task.pid().number_in(task.namespaces().pid());
+        // As Linux schedule_tail: a bad address is not reported.
+        let _ = UserPtr::<i32>::new(address).write(&number);
+    }
+}
+
+/// A fresh set of handlers for tasks that share none.
+pub(super) fn default_handlers() -> Arc<SigHandlers> {
+    Arc::new(SigHandlers::new())
+}

@@ -1,0 +1,248 @@
+//! exit(2), exit_group(2): a task gives back what it has, becomes a zombie, tells its parent.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use abi::signal as s;
+use abi::signal::SigInfo;
+
+use super::tree::{self, ExitState, NO_NODE, NodeId, Tree};
+use super::{Task, TaskState, current, flags, group, limits};
+use crate::sched;
+use crate::signal;
+use crate::syscall::UserPtr;
+
+/// Ends the whole process with the wait status `status` (exit code << 8, or the signal). Does not return.
+pub fn exit_group(status: i32) -> ! {
+    let task = current();
+    let status = {
+        let tree = tree::lock();
+        let mut state = task.group.signals.state.lock();
+        match tree.find(&task.group) {
+            _ if state.exiting.is_some() => state.exiting.unwrap_or(status),
+            Some(id) => {
+                state.exiting = Some(status);
+                signal::send::kill_threads(&tree.node(id).threads, Some(&task));
+                status
+            }
+            None => status,
+        }
+    };
+    exit_current(status)
+}
+
+/// Ends the current thread with the wait status `status` (Linux `do_exit`). Does not return.
+pub fn exit_current(status: i32) -> ! {
+    // Scoped so that nothing on this stack, which never runs again, holds a reference.
+    leave(status);
+    loop {
+        sched::schedule();
+    }
+}
+
+fn leave(status: i32) {
+    let task = current();
+    assert!(!task.has_flag(flags::EXITING), "a task exits once");
+    task.flags.fetch_or(flags::EXITING, Ordering::SeqCst);
+    if s_is_signal(status) {
+        task.flags.fetch_or(flags::SIGNALED, Ordering::Relaxed);
+    }
+    task.exit_code.store(status, Ordering::Relaxed);
+    if signal::thread_exits(&task) {
+        signal::notify_parent_of_stop(&task.group, s::CLD_STOPPED);
+    }
+    let last = task.group.live.fetch_sub(1, Ordering::SeqCst) == 1;
+    if last {
+        if task.group.pid.own_number() == 1 && !task.is_kernel_thread() {
+            panic!("Attempted to kill init! exitcode={status:#010x}");
+        }
+        task.group.timers.exit();
+    }
+    crate::syscall::futex::exit_robust_list(&task);
+    release_memory(&task);
+    drop(task.replace_files(None));
+    drop(task.replace_fs(None));
+    if last {
+        disassociate_terminal(&task);
+    }
+    sched::account_current();
+    notify(&task, last);
+    task.set_state(TaskState::Dead);
+}
+
+fn s_is_signal(status: i32) -> bool {
+    status & 0x7f != 0
+}
+
+/// Gives up the address space: tells whoever waits for it (vfork parents, joining threads) and unmaps it (`exit_mm`).
+pub(super) fn release_memory(task: &Task) {
+    clear_child_tid(task);
+    let old = task.replace_mm(None);
+    if let Some(mm) = &old {
+        let rss = mm.max_rss_pages() * 4;
+        task.group.note_max_rss(rss);
+    }
+    // The TLB and TTBR0 forget the tables before they are freed.
+    hal::mmu::deactivate();
+    drop(old);
+    complete_vfork(task);
+}
+
+/// CLONE_CHILD_CLEARTID: zeroes the word and wakes one futex waiter, if somebody else can still see it.
+fn clear_child_tid(task: &Task) {
+    let address = task.clear_child_tid.swap(0, Ordering::Relaxed);
+    if address == 0 {
+        return;
+    }
+    let shared = task.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2);
+    if shared && UserPtr::<u32>::new(address).write(&0).is_ok() {
+        crate::syscall::futex::wake_one(address);
+    }
+}
+
+/// Before exec drops an address space that others may still see: robust futexes and the TID word are settled in it.
+pub(super) fn complete_robust_and_tid(task: &Task) {
+    crate::syscall::futex::exit_robust_list(task);
+    clear_child_tid(task);
+}
+
+/// Lets a vfork parent go on.
+pub(super) fn complete_vfork(task: &Task) {
+    let done = task.vfork_done.lock().take();
+    if let Some(done) = done {
+        done.complete();
+    }
+}
+
+/// A session leader that ends gives its terminal up: the foreground group is hung up (Linux `disassociate_ctty`).
+fn disassociate_terminal(task: &Task) {
+    if group::is_session_leader(task) {
+        crate::tty::disassociate_session(task);
+    }
+}
+
+/// The last part: children find a new parent, the parent hears of the end, the table forgets who needs no waiting for
+/// (Linux `exit_notify`).
+fn notify(task: &Task, last: bool) {
+    let mut gone: Vec<Arc<Task>> = Vec::new();
+    let mut reaped = None;
+    let mut tree = tree::lock();
+    let Some(id) = tree.find(&task.group) else { return };
+    if last {
+        forget_children(&mut tree, id, &mut reaped);
+        let parent = tree.node(id).parent;
+        group::hang_up_if_orphaned(&tree, id, parent);
+    }
+    if !task.is_leader() {
+        task.group.dead_threads.absorb(&task.times.snapshot());
+        limits::uncharge_thread(task.creds().uid);
+        task.pid().detach();
+        gone.extend(tree.remove_thread(task));
+    }
+    // An exec that waits to be alone looks again.
+    task.group.child_changed.wake_all();
+    if last {
+        tree.node_mut(id).exit_state = ExitState::Zombie;
+        if tell_parent(&tree, id) {
+            reaped.get_or_insert_with(Vec::new).push(reap(&mut tree, id));
+        }
+    }
+    drop(tree);
+    drop(gone);
+    drop(reaped);
+}
+
+/// SIGCHLD (or what clone asked for) to the parent. True when the parent does not want to wait: the child reaps itself
+/// (SA_NOCLDWAIT, SIGCHLD ignored; wait(2) NOTES).
+fn tell_parent(tree: &Tree, id: NodeId) -> bool {
+    let node = tree.node(id);
+    let parent = node.parent;
+    if parent == NO_NODE {
+        return node.group.exit_signal.load(Ordering::Relaxed) == 0;
+    }
+    let exit_signal = node.group.exit_signal.load(Ordering::Relaxed).cast_unsigned();
+    let parent_group = &tree.node(parent).group;
+    let mut autoreap = false;
+    if exit_signal == s::SIGCHLD
+        && let Some(thread) = tree.node(parent).threads.first()
+    {
+        let action = thread.handlers().get(s::SIGCHLD);
+        autoreap = action.handler == s::SIG_IGN || action.flags & u64::from(s::SA_NOCLDWAIT) != 0;
+    }
+    if exit_signal != 0 {
+        signal::send::info_with_tree(tree, parent_group, &exit_info(node, exit_signal));
+    }
+    parent_group.child_changed.wake_all();
+    autoreap
+}
+
+/// The siginfo about a zombie.
+fn exit_info(node: &tree::Node, exit_signal: u32) -> SigInfo {
+    let status = wait_status(node);
+    let (code, value) = match status & 0x7f {
+        0 => (s::CLD_EXITED, status >> 8 & 0xff),
+        signal if status & 0x80 != 0 => (s::CLD_DUMPED, signal),
+        signal => (s::CLD_KILLED, signal),
+    };
+    let uid = node.group.leader().map_or(0, |leader| leader.creds().uid);
+    SigInfo::child_with(exit_signal, code, node.group.pid.global(), uid, value)
+}
+
+/// The wait status of a zombie: what the process as a whole ended with, else its leader's.
+pub(super) fn wait_status(node: &tree::Node) -> i32 {
+    let whole = node.group.signals.exiting();
+    whole.or_else(|| node.threads.first().map(|leader| leader.exit_code.load(Ordering::Relaxed))).unwrap_or(0)
+}
+
+/// Takes a zombie out of the tables. The caller drops the node after unlocking the tree.
+pub(super) fn reap(tree: &mut Tree, id: NodeId) -> tree::Node {
+    for thread in &tree.node(id).threads {
+        thread.pid().detach();
+        limits::uncharge_thread(thread.creds().uid);
+    }
+    tree.remove_process(id)
+}
+
+/// Children go to the nearest subreaper, else to init (prctl(2) PR_SET_CHILD_SUBREAPER, Linux `find_new_reaper`).
+fn forget_children(tree: &mut Tree, id: NodeId, reaped: &mut Option<Vec<tree::Node>>) {
+    let reaper = find_reaper(tree, id);
+    let children: Vec<NodeId> = tree.children(id).collect();
+    for child in children {
+        group::hang_up_if_orphaned(tree, child, id);
+        tree.set_parent(child, reaper);
+        tell_of_parent_death(tree, child);
+        if tree.node(child).exit_state == ExitState::Zombie && reaper != NO_NODE {
+            tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
+            if tell_parent(tree, child) {
+                reaped.get_or_insert_with(Vec::new).push(reap(tree, child));
+            }
+        }
+    }
+}
+
+/// PR_SET_PDEATHSIG.
+fn tell_of_parent_death(tree: &Tree, child: NodeId) {
+    let group = tree.node(child).group.clone();
+    for thread in &tree.node(child).threads {
+        let wanted = thread.parent_death_signal.load(Ordering::Relaxed);
+        if wanted != 0 {
+            signal::send::info_with_tree(tree, &group, &SigInfo::user(wanted, s::SI_USER, group.pid.global(), 0));
+        }
+    }
+}
+
+fn find_reaper(tree: &Tree, id: NodeId) -> NodeId {
+    let mut ancestor = tree.node(id).parent;
+    while ancestor != NO_NODE {
+        let node = tree.node(ancestor);
+        if node.exit_state == ExitState::Alive
+            && (node.group.is_subreaper.load(Ordering::Relaxed) || node.group.pid.own_number() == 1)
+        {
+            return ancestor;
+        }
+        ancestor = node.parent;
+    }
+    let init = crate::ns::initial_pid_namespace().find(1).and_then(|pid| pid.task());
+    init.and_then(|init| tree.find(&init.group)).filter(|init| *init != id).unwrap_or(NO_NODE)
+}

@@ -2,6 +2,17 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod errno;
+pub mod fcntl;
+pub mod futex;
+pub mod mman;
+pub mod nr;
+pub mod resource;
+pub mod sched;
+pub mod signal;
+pub mod stat;
+pub mod time;
+pub mod wait;
 
 pub use errno::Errno;

@@ -1,0 +1,35 @@
+//! `capabilities(7)`.
+
+use crate::fcntl::consts;
+
+consts! {
+    CAP_CHOWN: u32 = 0;
+    CAP_DAC_OVERRIDE: u32 = 1;
+    CAP_DAC_READ_SEARCH: u32 = 2;
+    CAP_FOWNER: u32 = 3;
+    CAP_FSETID: u32 = 4;
+    CAP_KILL: u32 = 5;
+    CAP_SETGID: u32 = 6;
+    CAP_SETUID: u32 = 7;
+    CAP_SETPCAP: u32 = 8;
+    CAP_NET_BIND_SERVICE: u32 = 10;
+    CAP_NET_ADMIN: u32 = 12;
+    CAP_NET_RAW: u32 = 13;
+    CAP_IPC_LOCK: u32 = 14;
+    CAP_SYS_CHROOT: u32 = 18;
+    CAP_SYS_PTRACE: u32 = 19;
+    CAP_SYS_ADMIN: u32 = 21;
+    CAP_SYS_BOOT: u32 = 22;
+    CAP_SYS_NICE: u32 = 23;
+    CAP_SYS_RESOURCE: u32 = 24;
+    CAP_SYS_TIME: u32 = 25;
+    CAP_SYS_TTY_CONFIG: u32 = 26;
+    CAP_MKNOD: u32 = 27;
+    CAP_LEASE: u32 = 28;
+    CAP_SETFCAP: u32 = 31;
+    CAP_SYSLOG: u32 = 34;
+    CAP_LAST_CAP: u32 = 40;
+    _LINUX_CAPABILITY_VERSION_1: u32 = 0x1998_0330;
+    _LINUX_CAPABILITY_VERSION_2: u32 = 0x2007_1026;
+    _LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+}

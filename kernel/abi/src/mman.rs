@@ -1,0 +1,59 @@
+//! `mmap(2)` and its relatives.
+
+use crate::fcntl::consts;
+
+consts! {
+    PROT_NONE: u32 = 0;
+    PROT_READ: u32 = 1;
+    PROT_WRITE: u32 = 2;
+    PROT_EXEC: u32 = 4;
+    PROT_BTI: u32 = 0x10;
+    PROT_MTE: u32 = 0x20;
+    PROT_GROWSDOWN: u32 = 0x0100_0000;
+    PROT_GROWSUP: u32 = 0x0200_0000;
+    MAP_SHARED: u32 = 1;
+    MAP_PRIVATE: u32 = 2;
+    MAP_SHARED_VALIDATE: u32 = 3;
+    MAP_TYPE: u32 = 0xf;
+    MAP_FIXED: u32 = 0x10;
+    MAP_ANONYMOUS: u32 = 0x20;
+    MAP_GROWSDOWN: u32 = 0x100;
+    MAP_DENYWRITE: u32 = 0x800;
+    MAP_EXECUTABLE: u32 = 0x1000;
+    MAP_LOCKED: u32 = 0x2000;
+    MAP_NORESERVE: u32 = 0x4000;
+    MAP_POPULATE: u32 = 0x8000;
+    MAP_NONBLOCK: u32 = 0x1_0000;
+    MAP_STACK: u32 = 0x2_0000;
+    MAP_HUGETLB: u32 = 0x4_0000;
+    MAP_SYNC: u32 = 0x8_0000;
+    MAP_FIXED_NOREPLACE: u32 = 0x10_0000;
+    MREMAP_MAYMOVE: u32 = 1;
+    MREMAP_FIXED: u32 = 2;
+    MREMAP_DONTUNMAP: u32 = 4;
+    MS_ASYNC: u32 = 1;
+    MS_INVALIDATE: u32 = 2;
+    MS_SYNC: u32 = 4;
+    MADV_NORMAL: u32 = 0;
+    MADV_RANDOM: u32 = 1;
+    MADV_SEQUENTIAL: u32 = 2;
+    MADV_WILLNEED: u32 = 3;
+    MADV_DONTNEED: u32 = 4;
+    MADV_FREE: u32 = 8;
+    MADV_REMOVE: u32 = 9;
+    MADV_DONTFORK: u32 = 10;
+    MADV_DOFORK: u32 = 11;
+    MADV_HUGEPAGE: u32 = 14;
+    MADV_NOHUGEPAGE: u32 = 15;
+    MADV_DONTDUMP: u32 = 16;
+    MADV_DODUMP: u32 = 17;
+    MADV_WIPEONFORK: u32 = 18;
+    MADV_KEEPONFORK: u32 = 19;
+    MADV_COLD: u32 = 20;
+    MADV_PAGEOUT: u32 = 21;
+    MADV_POPULATE_READ: u32 = 22;
+    MADV_POPULATE_WRITE: u32 = 23;
+    MCL_CURRENT: u32 = 1;
+    MCL_FUTURE: u32 = 2;
+    MCL_ONFAULT: u32 = 4;
+}

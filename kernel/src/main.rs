@@ -1,7 +1,7 @@
 //! The image: boots, owns boards and drivers, wires them to kcore, and decides nothing.
 //!
-//! [`main`] is the table of contents of the boot. [`board`] says what machine this is, [`driver`] has the devices,
-//! [`panic`] is the end that nobody wants, and [`symbols`] gives it names.
+//! [`start::main`] is the table of contents of the boot. [`boot`] finds out what machine this is and describes it as a
+//! [`board`]; [`driver`] has the devices; [`panic`] is the end that nobody wants, and [`symbols`] gives it names.
 //!
 //! On a PC the package is an empty program; what of it is pure parsing has tests that run there.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -9,9 +9,17 @@
 
 extern crate alloc;
 
-#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "on a PC only the tests use it"))]
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on a PC only the tests use it"))]
 mod board;
-#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "on a PC only the tests use it"))]
+#[cfg(target_os = "none")]
+mod boot;
+#[cfg(target_os = "none")]
+mod driver;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod start;
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on a PC only the tests use it"))]
 mod symbols;
 
 #[cfg(not(target_os = "none"))]

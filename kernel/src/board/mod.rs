@@ -105,10 +105,52 @@ impl Board {
         self.devices.iter().find(|device| device.kind == kind)
     }
 
-    /// The value of the last `name=value` word on the command line; the last one wins, as with Linux's `console=`.
+    /// The value of the last `name=value` word on the command line; of a repeated parameter the last one counts.
     pub fn parameter(&self, name: &str) -> Option<&'static str> {
+        self.parameters(name).last()
+    }
+
+    /// The values of all `name=value` words on the command line.
+    fn parameters(&self, name: &str) -> impl Iterator<Item = &'static str> {
         let line: &'static str = self.command_line;
-        line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).last()
+        line.split_ascii_whitespace().filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Which serial port is the console. The last `console=` that names one decides (others, such as `tty1`, are screens);
+    /// then the header pins, if the firmware put a port on them; then the tree's `stdout-path`.
+    pub fn console(&self, on_header: Option<Kind>) -> Console {
+        if let Some(named) = self.parameters("console").filter_map(Console::parse).last() {
+            return named;
+        }
+        let of_stdout = || self.devices.iter().find(|device| Some(device.name) == self.stdout).map(|device| device.kind);
+        match on_header.or_else(of_stdout) {
+            Some(Kind::MiniUart) => Console { port: Kind::MiniUart, name: "ttyS0", options: "" },
+            _ => Console { port: Kind::Pl011, name: "ttyAMA0", options: "" },
+        }
+    }
+}
+
+/// The serial port that is the console.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Console {
+    /// [`Kind::Pl011`] or [`Kind::MiniUart`].
+    pub port: Kind,
+    /// Its Linux name.
+    pub name: &'static str,
+    /// Speed and frame, such as `115200n8`, or nothing.
+    pub options: &'static str,
+}
+
+impl Console {
+    /// A `console=` value. The mini UART is `ttyS0` in the Raspberry Pi's own Linux, `ttyS1` in others.
+    fn parse(value: &'static str) -> Option<Self> {
+        let (name, options) = value.split_once(',').unwrap_or((value, ""));
+        let port = match name {
+            "ttyAMA0" => Kind::Pl011,
+            "ttyS0" | "ttyS1" => Kind::MiniUart,
+            _ => return None,
+        };
+        Some(Self { port, name, options })
     }
 }
 
@@ -120,7 +162,7 @@ fn text_before_nul(bytes: &'static [u8]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, Region};
+    use super::{Board, Kind, Region, raspi3};
 
     #[test]
     fn a_region_that_wraps_around_is_refused() {
@@ -134,5 +176,19 @@ mod tests {
         let board = Board { command_line: "console=ttyS1 quiet consoles=x console=ttyAMA0", ..Board::default() };
         assert_eq!(board.parameter("console"), Some("ttyAMA0"));
         assert_eq!(board.parameter("panic"), None);
+    }
+
+    #[test]
+    fn the_console_is_the_last_serial_port_named_then_the_one_on_the_header() {
+        let mut board = raspi3::board();
+        board.command_line = "console=serial0,115200 console=ttyS1,9600n8 console=tty1";
+        let console = board.console(Some(Kind::Pl011));
+        assert_eq!((console.port, console.name, console.options), (Kind::MiniUart, "ttyS1", "9600n8"));
+        board.command_line = "console=tty1";
+        board.stdout = Some("serial@7e215040");
+        assert_eq!(board.console(Some(Kind::Pl011)).port, Kind::Pl011);
+        assert_eq!(board.console(None).port, Kind::MiniUart);
+        board.stdout = None;
+        assert_eq!(board.console(None).name, "ttyAMA0");
     }
 }

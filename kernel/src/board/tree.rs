@@ -16,7 +16,7 @@ const MAGIC: u32 = 0xd00d_feed;
 /// Bytes of the header up to and including its size field.
 pub const HEADER_BYTES: usize = 8;
 /// The Pi firmware's and QEMU's trees have 15 to 60 KiB; a megabyte is a broken size field.
-const MAX_BYTES: u32 = 1 << 20;
+pub const MAX_BYTES: u64 = 1 << 20;
 
 /// Which `compatible` strings are known. The bindings are in Linux, Documentation/devicetree/bindings.
 const COMPATIBLE: [(&str, Kind); 11] = [
@@ -36,7 +36,7 @@ const COMPATIBLE: [(&str, Kind); 11] = [
 /// The size in bytes of the tree that begins with `header`, if it is one.
 pub fn size(header: &[u8]) -> Option<usize> {
     let size = big_endian(header.get(4..8)?)?;
-    (big_endian(header.get(..4)?)? == MAGIC && size <= MAX_BYTES).then_some(size as usize)
+    (big_endian(header.get(..4)?)? == MAGIC && u64::from(size) <= MAX_BYTES).then_some(size as usize)
 }
 
 /// Reads a tree into a board. `None` when it is damaged.
@@ -180,4 +180,145 @@ fn one_or_two_cells(value: &[u8]) -> Option<u64> {
 
 fn big_endian(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use dtoolkit::memreserve::MemoryReservation;
+    use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+
+    use super::{parse, size};
+    use crate::board::{Kind, Region, StartMethod};
+
+    fn cells(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [text.as_bytes(), b"\0"].concat()
+    }
+
+    fn node(name: &str, properties: Vec<(&str, Vec<u8>)>, children: Vec<DeviceTreeNode>) -> DeviceTreeNode {
+        let mut node = DeviceTreeNode::new(name).expect("a legal name");
+        for (name, value) in properties {
+            node.add_property(DeviceTreeProperty::new(name, value).expect("a legal name"));
+        }
+        for child in children {
+            node.add_child(child);
+        }
+        node
+    }
+
+    fn width(address_cells: u32, size_cells: u32) -> Vec<(&'static str, Vec<u8>)> {
+        vec![("#address-cells", cells(&[address_cells])), ("#size-cells", cells(&[size_cells]))]
+    }
+
+    /// A machine like the Pi 3, with what a boot loader adds.
+    fn blob() -> &'static [u8] {
+        let mut tree = DeviceTree::new();
+        tree.memory_reservations.push(MemoryReservation::new(0, 0x1000));
+        for (name, value) in width(1, 1) {
+            tree.root.add_property(DeviceTreeProperty::new(name, value).expect("a legal name"));
+        }
+        let uart = |name, compatible, reg: u32, interrupt: [u32; 2]| {
+            let compatible = text(compatible);
+            node(
+                name,
+                vec![
+                    ("compatible", compatible),
+                    ("reg", cells(&[reg, 0x200])),
+                    ("interrupts", cells(&interrupt)),
+                ],
+                vec![],
+            )
+        };
+        let mut off = uart("rng@7e104000", "brcm,bcm2835-rng", 0x7e10_4000, [2, 29]);
+        off.add_property(DeviceTreeProperty::new("status", text("disabled")).expect("a legal name"));
+        let mut soc = width(1, 1);
+        soc.push(("compatible", text("simple-bus")));
+        soc.push(("ranges", cells(&[0x7e00_0000, 0x3f00_0000, 0x100_0000])));
+        let cpu = |name, properties| node(name, properties, vec![]);
+        let children = vec![
+            node("aliases", vec![("serial1", text("/soc/serial@7e215040"))], vec![]),
+            node(
+                "chosen",
+                vec![
+                    ("bootargs", text("quiet panic=1")),
+                    ("linux,initrd-start", cells(&[0x800_0000])),
+                    ("linux,initrd-end", cells(&[0, 0x800_1000])),
+                    ("rng-seed", vec![1, 2, 3]),
+                    ("stdout-path", text("serial1:115200n8")),
+                ],
+                vec![],
+            ),
+            node("memory@0", vec![("reg", cells(&[0, 0x3c00_0000, 0x1000_0000, 0]))], vec![]),
+            node("reserved-memory", width(1, 1), vec![node("a", vec![("reg", cells(&[0x2000, 0x3000]))], vec![])]),
+            node(
+                "cpus",
+                width(1, 0),
+                vec![
+                    cpu(
+                        "cpu@0",
+                        vec![("enable-method", text("spin-table")), ("cpu-release-addr", cells(&[0, 0xd8]))],
+                    ),
+                    cpu("cpu@1", vec![("enable-method", text("psci")), ("reg", cells(&[1]))]),
+                    cpu("cpu@2", vec![("enable-method", text("magic"))]),
+                ],
+            ),
+            node(
+                "soc",
+                soc,
+                vec![
+                    uart("serial@7e201000", "arm,pl011\0arm,primecell", 0x7e20_1000, [2, 25]),
+                    uart("serial@7e215040", "brcm,bcm2835-aux-uart", 0x7e21_5040, [1, 29]),
+                    off,
+                    uart("unknown@1", "nobody,knows", 0x7e00_0000, [0, 1]),
+                ],
+            ),
+        ];
+        for child in children {
+            tree.root.add_child(child);
+        }
+        tree.to_dtb().leak()
+    }
+
+    #[test]
+    fn a_tree_is_read_into_a_memory_map_and_a_device_list() {
+        let blob = blob();
+        assert_eq!(size(blob), Some(blob.len()));
+        let board = parse(blob).expect("is a tree");
+        assert_eq!(board.memory, [Region { start: 0, length: 0x3c00_0000 }]);
+        assert_eq!(
+            board.reserved,
+            [Region { start: 0, length: 0x1000 }, Region { start: 0x2000, length: 0x3000 }]
+        );
+        assert_eq!(board.initramfs, Some(Region { start: 0x800_0000, length: 0x1000 }));
+        assert_eq!((board.command_line, board.random_seed), ("quiet panic=1", [1, 2, 3].as_slice()));
+        assert_eq!(board.cpus, [StartMethod::SpinTable(0xd8), StartMethod::Psci(1)]);
+        let devices: Vec<_> = board.devices.iter().map(|d| (d.kind, d.registers.start, d.interrupt)).collect();
+        assert_eq!(
+            devices,
+            [(Kind::Pl011, 0x3f20_1000, Some(57)), (Kind::MiniUart, 0x3f21_5040, Some(29))]
+        );
+        assert_eq!(board.stdout, Some("serial@7e215040"));
+    }
+
+    #[test]
+    fn damaged_trees_never_panic() {
+        let good = blob();
+        // Every bit of the header and one bit of every other byte, then every length.
+        for position in 0..good.len() {
+            for bit in if position < 64 { 0..8 } else { position % 8..position % 8 + 1 } {
+                let mut bytes = good.to_vec();
+                bytes[position] ^= 1 << bit;
+                let _ = parse(bytes.leak());
+            }
+        }
+        for length in 0..good.len() {
+            assert!(parse(&good[..length]).is_none());
+        }
+    }
 }

@@ -14,26 +14,8 @@ const PIN_15_SHIFT: u32 = 15;
 const FUNCTION_MASK: u32 = 0b111;
 const PINS_14_15: u32 = 0b11 << 14;
 
-/// What drives pin 14.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SerialFunction {
-    /// Alternate function 0: the PL011.
-    Pl011,
-    /// Alternate function 5: the mini UART.
-    MiniUart,
-    /// Something else, or plain input and output.
-    Other,
-}
-
-impl SerialFunction {
-    fn code(self) -> Option<u32> {
-        match self {
-            SerialFunction::Pl011 => Some(0b100),
-            SerialFunction::MiniUart => Some(0b010),
-            SerialFunction::Other => None,
-        }
-    }
-}
+/// The alternate functions that put a serial port on the pins.
+const FUNCTIONS: [(Kind, u32); 2] = [(Kind::Pl011, 0b100), (Kind::MiniUart, 0b010)];
 
 /// The pin controller.
 pub struct Gpio(Mmio);
@@ -44,18 +26,17 @@ pub fn probe(board: &Board) -> Option<Gpio> {
 }
 
 impl Gpio {
-    /// Which serial port the firmware put on the header.
-    pub fn serial_function(&self) -> SerialFunction {
+    /// The serial port that the firmware put on the header.
+    pub fn serial_port(&self) -> Option<Kind> {
         let code = self.0.read32(FUNCTION_SELECT_1) >> PIN_14_SHIFT & FUNCTION_MASK;
-        [SerialFunction::Pl011, SerialFunction::MiniUart]
-            .into_iter()
-            .find(|function| function.code() == Some(code))
-            .unwrap_or(SerialFunction::Other)
+        FUNCTIONS.iter().find(|(_, function)| *function == code).map(|(port, _)| *port)
     }
 
     /// Puts a serial port on the header, with the pulls off, unless it is there already.
-    pub fn select_serial(&self, function: SerialFunction) {
-        let Some(code) = function.code().filter(|_| self.serial_function() != function) else { return };
+    pub fn put_on_header(&self, port: Kind) {
+        let Some((_, code)) = FUNCTIONS.iter().find(|(of, _)| *of == port && self.serial_port() != Some(port)) else {
+            return;
+        };
         let others = !(FUNCTION_MASK << PIN_14_SHIFT | FUNCTION_MASK << PIN_15_SHIFT);
         let select = self.0.read32(FUNCTION_SELECT_1) & others;
         self.0.write32(FUNCTION_SELECT_1, select | code << PIN_14_SHIFT | code << PIN_15_SHIFT);

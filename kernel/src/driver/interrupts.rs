@@ -2,6 +2,7 @@
 //! the ARM block. Its one output is a line of each core's local controller, which hal handles; the firmware leaves it
 //! routed to core 0.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use hal::board::Mmio;
@@ -18,12 +19,14 @@ const LINES: usize = 72;
 /// The bcm2835 binding's registers begin at 0xb200, where `PENDING_ARM` is; the bcm2836 one's are the same block.
 struct Controller {
     registers: Mmio,
-    handlers: [Once<&'static dyn InterruptHandler>; LINES],
+    handlers: [Once<Arc<dyn InterruptHandler>>; LINES],
     unexpected: AtomicU64,
 }
 
 /// Who is called when a line is pending.
 pub trait InterruptHandler: Send + Sync {
+    /// Lets the device interrupt. Called after the line was unmasked.
+    fn start(&self);
     /// Serves the device until it no longer asks. Interrupts are masked.
     fn interrupt(&self);
 }
@@ -45,7 +48,7 @@ pub fn probe(board: &Board) -> bool {
 }
 
 /// Has `handler` called for `line` from now on. A line has one handler; a second registration is ignored.
-pub fn register(line: u8, handler: &'static dyn InterruptHandler) {
+pub fn register(line: u8, handler: Arc<dyn InterruptHandler>) {
     let Some(controller) = CONTROLLER.get() else { return };
     let line = usize::from(line);
     if let Some(slot) = controller.handlers.get(line) {

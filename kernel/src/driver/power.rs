@@ -30,6 +30,19 @@ pub fn probe(board: &Board) -> bool {
     true
 }
 
+/// What kcore calls.
+pub struct Manager;
+
+impl kcore::init::Power for Manager {
+    fn power_off(&self) {
+        power_off();
+    }
+
+    fn restart(&self) {
+        restart();
+    }
+}
+
 /// Switches the machine off. Does not return where there is a power manager.
 pub fn power_off() {
     reset_into(PARTITION_HALT);

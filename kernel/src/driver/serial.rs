@@ -5,10 +5,60 @@
 //! queue is the caller's to send again when [`Output`] says that there is room. Only a dying kernel, or one that has no
 //! interrupts yet, sends by polling.
 
+
+use alloc::sync::Arc;
+
 use hal::sync::IrqLock;
 use kcore::sync::order;
+use kcore::tty::SerialPort;
 
-use super::interrupts::InterruptHandler;
+use super::interrupts::{self, InterruptHandler};
+use super::mailbox::{Clock, Mailbox};
+use super::mini_uart::MiniUart;
+use super::pl011::Pl011;
+use crate::board::{Board, Console, Kind};
+
+/// What the firmware sets when it is not told otherwise, for when it does not answer.
+const UART_CLOCK_HZ: u32 = 48_000_000;
+const CORE_CLOCK_HZ: u32 = 250_000_000;
+
+/// A serial port that was found: one object, as the terminal and as the interrupt controller see it.
+pub struct Found {
+    /// What the terminal writes to.
+    pub port: Arc<dyn SerialPort>,
+    handler: Arc<dyn InterruptHandler>,
+    interrupt: Option<u8>,
+}
+
+/// Finds the port that `console` chose. It sends from now on, and receives after [`Found::start_receiving`].
+pub fn probe(board: &Board, console: &Console, mailbox: Option<&Mailbox>) -> Option<Found> {
+    let device = board.device(console.port)?;
+    let page = hal::board::map_device(device.registers.start & !0xfff, 0x1000);
+    let rate = |clock, default| mailbox.and_then(|mailbox| mailbox.clock_rate_hz(clock)).unwrap_or(default);
+    let line = Line::parse(console.options);
+    if console.port == Kind::MiniUart {
+        let uart = MiniUart::new(page, rate(Clock::Core, CORE_CLOCK_HZ));
+        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt))
+    } else {
+        let uart = Pl011::new(page, rate(Clock::Uart, UART_CLOCK_HZ));
+        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt))
+    }
+}
+
+impl Found {
+    fn new<U: Uart + 'static>(port: Port<U>, interrupt: Option<u8>) -> Self {
+        let port = Arc::new(port);
+        Self { port: port.clone(), handler: port, interrupt }
+    }
+
+    /// Lets the port interrupt: what it receives goes to the terminal from now on.
+    pub fn start_receiving(&self) {
+        if let Some(line) = self.interrupt {
+            interrupts::register(line, self.handler.clone());
+            self.handler.start();
+        }
+    }
+}
 
 /// Bytes that wait for the FIFO: at 115200 baud a third of a second, and a screenful.
 const QUEUE_BYTES: usize = 4096;
@@ -78,6 +128,22 @@ pub enum Parity {
 impl Line {
     /// 115200 8N1: what the Pi firmware, U-Boot and every terminal program start with.
     pub const DEFAULT: Self = Self { baud: 115_200, data_bits: 8, stop_bits: 1, parity: Parity::None };
+
+    /// Console options such as `115200n8` (Linux, Documentation/admin-guide/serial-console.rst); what is left out is as in
+    /// [`Line::DEFAULT`].
+    fn parse(options: &str) -> Self {
+        let digits = options.bytes().take_while(u8::is_ascii_digit).count();
+        let (baud, frame) = options.split_at(digits);
+        let mut frame = frame.bytes();
+        let parity = match frame.next() {
+            Some(b'e') => Parity::Even,
+            Some(b'o') => Parity::Odd,
+            _ => Parity::None,
+        };
+        let data_bits = frame.next().filter(|digit| (b'5'..=b'8').contains(digit)).map_or(8, |digit| digit - b'0');
+        let baud = baud.parse().ok().filter(|baud| (50..=4_000_000).contains(baud)).unwrap_or(Self::DEFAULT.baud);
+        Self { baud, data_bits, parity, ..Self::DEFAULT }
+    }
 }
 
 /// A ring of bytes.
@@ -115,9 +181,9 @@ pub struct Port<U> {
 }
 
 impl<U: Uart> Port<U> {
-    /// A port named as Linux names it, its line set to [`Line::DEFAULT`].
-    pub fn new(name: &'static str, uart: U) -> Self {
-        uart.set_line(&Line::DEFAULT);
+    /// A port named as Linux names it, its line set.
+    pub fn new(name: &'static str, line: &Line, uart: U) -> Self {
+        uart.set_line(line);
         let queue = Queue { bytes: [0; QUEUE_BYTES], head: 0, length: 0 };
         Self { name, uart, queue: IrqLock::new(order::CONSOLE, queue) }
     }
@@ -146,7 +212,7 @@ impl<U: Uart> Port<U> {
     }
 }
 
-impl<U: Uart> kcore::tty::SerialPort for Port<U> {
+impl<U: Uart> SerialPort for Port<U> {
     fn name(&self) -> &str {
         self.name
     }
@@ -176,16 +242,20 @@ impl<U: Uart> kcore::tty::SerialPort for Port<U> {
 }
 
 impl<U: Uart> InterruptHandler for Port<U> {
+    fn start(&self) {
+        self.uart.enable_receive_interrupt();
+    }
+
     fn interrupt(&self) {
         self.uart.acknowledge();
         self.receive_all();
-        let room_before = {
+        let sent = {
             let mut queue = self.queue.lock();
             let waiting = queue.length;
             self.fill_fifo(&mut queue);
-            waiting > queue.length
+            waiting - queue.length
         };
-        if room_before {
+        if sent > 0 {
             kcore::tty::serial_output_ready(0);
         }
     }

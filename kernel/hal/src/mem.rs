@@ -110,3 +110,27 @@ pub fn boot_bytes(range: FrameRange, length: usize) -> &'static [u8] {
 pub fn sync_instruction_cache(pfn: Pfn) {
     arch::sync_instruction_cache(pfn);
 }
+
+/// Whether a test wants the allocation that is about to happen to fail. kcore's frame allocator asks; on the Pi the answer
+/// is a constant.
+#[inline(always)]
+pub fn injected_failure() -> bool {
+    #[cfg(not(target_os = "none"))]
+    {
+        arch::injected_failure()
+    }
+    #[cfg(target_os = "none")]
+    {
+        false
+    }
+}
+
+/// Tells this layer that `pfn` has no owner any more. The hosted machine panics when a CPU still translates to it, which
+/// shows a flush that is missing; on the Pi this is nothing.
+#[inline(always)]
+pub fn frame_freed(pfn: Pfn) {
+    #[cfg(not(target_os = "none"))]
+    arch::frame_freed(pfn);
+    #[cfg(target_os = "none")]
+    let _ = pfn;
+}

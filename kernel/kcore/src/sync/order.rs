@@ -54,6 +54,10 @@ levels! {
     RUN_QUEUE_STATS = 205;
     /// The address-space reference of a task: read by the switch.
     TASK_MM = 210;
+    /// The random generator of a CPU.
+    RANDOM_CPU = 214;
+    /// The base generator, which keys those of the CPUs.
+    RANDOM = 216;
     /// The kernel log: anything above may log, except the allocators.
     LOG = 220;
     /// The console's output queue, fed by the log.

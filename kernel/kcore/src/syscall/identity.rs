@@ -1,0 +1,477 @@
+//! Identity: getpid(2), setuid(2), capabilities(7), setpgid(2), prctl(2).
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::capability as cap;
+
+use super::{Context, UserPtr};
+use crate::Result;
+use crate::task::creds::CAP_FULL;
+use crate::task::{self, Creds, Pid, Task, flags, group, limits};
+
+fn number(cx: &Context<'_>, pid: &Pid) -> usize {
+    pid.number_in(cx.task.namespaces().pid()).unsigned_abs() as usize
+}
+
+/// getpid(2).
+pub fn getpid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(number(cx, &cx.task.group.pid))
+}
+
+/// getppid(2): 0 when the parent is in another PID namespace.
+pub fn getppid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(group::parent_of(&cx.task).map_or(0, |parent| number(cx, &parent.group.pid)))
+}
+
+/// gettid(2).
+pub fn gettid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(number(cx, &cx.task.pid()))
+}
+
+/// getuid(2).
+pub fn getuid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(cx.task.creds().uid as usize)
+}
+
+/// geteuid(2).
+pub fn geteuid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(cx.task.creds().euid as usize)
+}
+
+/// getgid(2).
+pub fn getgid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(cx.task.creds().gid as usize)
+}
+
+/// getegid(2).
+pub fn getegid(cx: &mut Context<'_>) -> Result<usize> {
+    Ok(cx.task.creds().egid as usize)
+}
+
+/// "Leave it as it is" in setreuid and setresuid.
+const KEEP: u32 = u32::MAX;
+/// SECBIT_KEEP_CAPS.
+const SECBIT_KEEP_CAPS: u32 = 1 << 4;
+/// SECBIT_NO_SETUID_FIXUP.
+const SECBIT_NO_SETUID_FIXUP: u32 = 1 << 2;
+
+/// Puts changed user ids in force: capabilities and the count of the user's threads follow.
+fn commit_uids(task: &Task, old: &Creds, mut new: Creds) {
+    new.fsuid = new.euid;
+    if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
+        new.fix_capabilities_after_setuid(old, old.securebits & SECBIT_KEEP_CAPS != 0);
+    }
+    if new.uid != old.uid {
+        limits::recharge_thread(old.uid, new.uid);
+        let over = limits::threads_of(new.uid) as u64 > task.rlimit(abi::resource::RLIMIT_NPROC);
+        if over && new.uid != 0 {
+            task.flags.fetch_or(flags::NPROC_EXCEEDED, Ordering::Relaxed);
+        } else {
+            task.flags.fetch_and(!flags::NPROC_EXCEEDED, Ordering::Relaxed);
+        }
+    }
+    commit(task, old, new);
+}
+
+/// A change of effective ids makes the process undumpable and forgets PR_SET_PDEATHSIG (prctl(2)).
+fn commit(task: &Task, old: &Creds, new: Creds) {
+    if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
+        task.group.dumpable.store(0, Ordering::Relaxed);
+        task.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    task.commit_creds(new);
+}
+
+/// setuid(2).
+pub fn setuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mut new = Creds::clone(&old);
+    if uid == KEEP {
+        return Err(Errno::EINVAL);
+    }
+    if old.capable(cap::CAP_SETUID) {
+        new.uid = uid;
+        new.suid = uid;
+    } else if uid != old.uid && uid != old.suid {
+        return Err(Errno::EPERM);
+    }
+    new.euid = uid;
+    commit_uids(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// setreuid(2).
+pub fn setreuid(cx: &mut Context<'_>, ruid: u32, euid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mut new = Creds::clone(&old);
+    let capable = old.capable(cap::CAP_SETUID);
+    if ruid != KEEP {
+        if !capable && ruid != old.uid && ruid != old.euid {
+            return Err(Errno::EPERM);
+        }
+        new.uid = ruid;
+    }
+    if euid != KEEP {
+        if !capable && ![old.uid, old.euid, old.suid].contains(&euid) {
+            return Err(Errno::EPERM);
+        }
+        new.euid = euid;
+    }
+    if ruid != KEEP || euid != KEEP && euid != old.uid {
+        new.suid = new.euid;
+    }
+    commit_uids(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// setresuid(2).
+pub fn setresuid(cx: &mut Context<'_>, ruid: u32, euid: u32, suid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mine = [old.uid, old.euid, old.suid];
+    let refused = [ruid, euid, suid].iter().any(|id| *id != KEEP && !mine.contains(id));
+    if refused && !old.capable(cap::CAP_SETUID) {
+        return Err(Errno::EPERM);
+    }
+    let mut new = Creds::clone(&old);
+    let pick = |wanted: u32, now: u32| if wanted == KEEP { now } else { wanted };
+    (new.uid, new.euid, new.suid) = (pick(ruid, old.uid), pick(euid, old.euid), pick(suid, old.suid));
+    commit_uids(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// setgid(2).
+pub fn setgid(cx: &mut Context<'_>, gid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mut new = Creds::clone(&old);
+    if gid == KEEP {
+        return Err(Errno::EINVAL);
+    }
+    if old.capable(cap::CAP_SETGID) {
+        new.gid = gid;
+        new.sgid = gid;
+    } else if gid != old.gid && gid != old.sgid {
+        return Err(Errno::EPERM);
+    }
+    new.egid = gid;
+    new.fsgid = gid;
+    commit(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// setregid(2).
+pub fn setregid(cx: &mut Context<'_>, rgid: u32, egid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mut new = Creds::clone(&old);
+    let capable = old.capable(cap::CAP_SETGID);
+    if rgid != KEEP {
+        if !capable && rgid != old.gid && rgid != old.egid {
+            return Err(Errno::EPERM);
+        }
+        new.gid = rgid;
+    }
+    if egid != KEEP {
+        if !capable && ![old.gid, old.egid, old.sgid].contains(&egid) {
+            return Err(Errno::EPERM);
+        }
+        new.egid = egid;
+    }
+    if rgid != KEEP || egid != KEEP && egid != old.gid {
+        new.sgid = new.egid;
+    }
+    new.fsgid = new.egid;
+    commit(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// setresgid(2).
+pub fn setresgid(cx: &mut Context<'_>, rgid: u32, egid: u32, sgid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    let mine = [old.gid, old.egid, old.sgid];
+    let refused = [rgid, egid, sgid].iter().any(|id| *id != KEEP && !mine.contains(id));
+    if refused && !old.capable(cap::CAP_SETGID) {
+        return Err(Errno::EPERM);
+    }
+    let mut new = Creds::clone(&old);
+    let pick = |wanted: u32, now: u32| if wanted == KEEP { now } else { wanted };
+    (new.gid, new.egid, new.sgid) = (pick(rgid, old.gid), pick(egid, old.egid), pick(sgid, old.sgid));
+    new.fsgid = new.egid;
+    commit(&cx.task, &old, new);
+    Ok(0)
+}
+
+/// getresuid(2).
+pub fn getresuid(cx: &mut Context<'_>, ruid: UserPtr<u32>, euid: UserPtr<u32>, suid: UserPtr<u32>) -> Result<usize> {
+    let creds = cx.task.creds();
+    ruid.write(&creds.uid)?;
+    euid.write(&creds.euid)?;
+    suid.write(&creds.suid)?;
+    Ok(0)
+}
+
+/// getresgid(2).
+pub fn getresgid(cx: &mut Context<'_>, rgid: UserPtr<u32>, egid: UserPtr<u32>, sgid: UserPtr<u32>) -> Result<usize> {
+    let creds = cx.task.creds();
+    rgid.write(&creds.gid)?;
+    egid.write(&creds.egid)?;
+    sgid.write(&creds.sgid)?;
+    Ok(0)
+}
+
+/// setfsuid(2): never fails, returns the former value.
+pub fn setfsuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || uid != KEEP && old.capable(cap::CAP_SETUID) {
+        let mut new = Creds { fsuid: uid, ..Creds::clone(&old) };
+        new.fix_capabilities_after_setfsuid(&old);
+        commit(&cx.task, &old, new);
+    }
+    Ok(old.fsuid as usize)
+}
+
+/// setfsgid(2).
+pub fn setfsgid(cx: &mut Context<'_>, gid: u32) -> Result<usize> {
+    let old = cx.task.creds();
+    if [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || gid != KEEP && old.capable(cap::CAP_SETGID) {
+        commit(&cx.task, &old, Creds { fsgid: gid, ..Creds::clone(&old) });
+    }
+    Ok(old.fsgid as usize)
+}
+
+/// getgroups(2).
+pub fn getgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<usize> {
+    let groups = cx.task.creds().groups.clone();
+    match usize::try_from(size).map_err(|_| Errno::EINVAL)? {
+        0 => {}
+        size if size < groups.len() => return Err(Errno::EINVAL),
+        _ => list.write_many(&groups)?,
+    }
+    Ok(groups.len())
+}
+
+/// setgroups(2).
+pub fn setgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<usize> {
+    /// NGROUPS_MAX.
+    const LIMIT: usize = 65536;
+    let old = cx.task.creds();
+    if !old.capable(cap::CAP_SETGID) {
+        return Err(Errno::EPERM);
+    }
+    let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+    if size > LIMIT {
+        return Err(Errno::EINVAL);
+    }
+    let mut groups = list.read_many(size)?;
+    groups.sort_unstable();
+    commit(&cx.task, &old, Creds { groups: Arc::new(groups), ..Creds::clone(&old) });
+    Ok(0)
+}
+
+/// setpgid(2).
+pub fn setpgid(_cx: &mut Context<'_>, pid: i32, pgid: i32) -> Result<usize> {
+    group::set_pgid(pid, pgid)?;
+    Ok(0)
+}
+
+fn other(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
+    if pid == 0 { Ok(cx.task.arc()) } else { task::find_or_esrch(pid) }
+}
+
+/// getpgid(2).
+pub fn getpgid(cx: &mut Context<'_>, pid: i32) -> Result<usize> {
+    Ok(number(cx, &group::pgrp_of(&*other(cx, pid)?)))
+}
+
+/// getsid(2).
+pub fn getsid(cx: &mut Context<'_>, pid: i32) -> Result<usize> {
+    Ok(number(cx, &group::session_of(&*other(cx, pid)?)))
+}
+
+/// setsid(2).
+pub fn setsid(_cx: &mut Context<'_>) -> Result<usize> {
+    Ok(group::set_sid()?.unsigned_abs() as usize)
+}
+
+/// How many 32-bit words each set has in this version of the interface; unknown versions are answered with ours.
+fn capability_words(header: UserPtr<[u32; 2]>) -> Result<(usize, i32)> {
+    let [version, pid] = header.read()?;
+    match version {
+        cap::_LINUX_CAPABILITY_VERSION_1 => Ok((1, pid.cast_signed())),
+        cap::_LINUX_CAPABILITY_VERSION_2 | cap::_LINUX_CAPABILITY_VERSION_3 => Ok((2, pid.cast_signed())),
+        _ => {
+            header.write(&[cap::_LINUX_CAPABILITY_VERSION_3, pid])?;
+            Err(Errno::EINVAL)
+        }
+    }
+}
+
+/// capget(2): effective, permitted, inheritable, low words first.
+pub fn capget(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) -> Result<usize> {
+    let (words, pid) = match capability_words(header) {
+        // A probe for the version has no data pointer.
+        Err(Errno::EINVAL) if data.is_null() => return Ok(0),
+        other => other?,
+    };
+    if pid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let creds = other(cx, pid)?.creds();
+    let sets = [creds.cap_effective, creds.cap_permitted, creds.cap_inheritable];
+    let mut out = [0u32; 6];
+    for word in 0..words {
+        for (n, set) in sets.iter().enumerate() {
+            out[word * 3 + n] = (set >> (32 * word)) as u32;
+        }
+    }
+    data.cast::<u32>().write_many(&out[..words * 3])?;
+    Ok(0)
+}
+
+/// capset(2): permitted may only shrink, effective stays within it, inheritable within it and the bounding set.
+pub fn capset(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) -> Result<usize> {
+    let (words, pid) = capability_words(header)?;
+    if pid != 0 && pid != cx.task.group.pid.number_in(cx.task.namespaces().pid()) {
+        return Err(Errno::EPERM);
+    }
+    let raw = data.cast::<u32>().read_many(words * 3)?;
+    let set = |n: usize| {
+        let low = u64::from(raw[n]);
+        let high = raw.get(3 + n).copied().map_or(0, u64::from);
+        (low | high << 32) & CAP_FULL
+    };
+    let (effective, permitted, inheritable) = (set(0), set(1), set(2));
+    let old = cx.task.creds();
+    let may_inherit = old.cap_inheritable | old.cap_permitted;
+    if permitted & !old.cap_permitted != 0
+        || effective & !permitted != 0
+        || inheritable & !(old.cap_inheritable | old.cap_bounding) != 0
+        || inheritable & !may_inherit != 0 && !old.capable(cap::CAP_SETPCAP)
+    {
+        return Err(Errno::EPERM);
+    }
+    let new = Creds {
+        cap_effective: effective,
+        cap_permitted: permitted,
+        cap_inheritable: inheritable,
+        cap_ambient: old.cap_ambient & permitted & inheritable,
+        ..Creds::clone(&old)
+    };
+    cx.task.commit_creds(new);
+    Ok(0)
+}
+
+/// prctl(2) options that exist here.
+mod pr {
+    pub const SET_PDEATHSIG: i32 = 1;
+    pub const GET_PDEATHSIG: i32 = 2;
+    pub const GET_DUMPABLE: i32 = 3;
+    pub const SET_DUMPABLE: i32 = 4;
+    pub const GET_KEEPCAPS: i32 = 7;
+    pub const SET_KEEPCAPS: i32 = 8;
+    pub const SET_NAME: i32 = 15;
+    pub const GET_NAME: i32 = 16;
+    pub const CAPBSET_READ: i32 = 23;
+    pub const CAPBSET_DROP: i32 = 24;
+    pub const GET_SECUREBITS: i32 = 27;
+    pub const SET_TIMERSLACK: i32 = 29;
+    pub const GET_TIMERSLACK: i32 = 30;
+    pub const SET_CHILD_SUBREAPER: i32 = 36;
+    pub const GET_CHILD_SUBREAPER: i32 = 37;
+    pub const SET_NO_NEW_PRIVS: i32 = 38;
+    pub const GET_NO_NEW_PRIVS: i32 = 39;
+    pub const GET_TID_ADDRESS: i32 = 40;
+}
+
+/// prctl(2).
+pub fn prctl(cx: &mut Context<'_>, option: i32, a: u64, b: u64, c: u64, d: u64) -> Result<usize> {
+    let task = cx.task;
+    let small = |value: u64| u32::try_from(value).map_err(|_| Errno::EINVAL);
+    match option {
+        pr::SET_PDEATHSIG => {
+            let signal = small(a)?;
+            if signal > crate::signal::COUNT {
+                return Err(Errno::EINVAL);
+            }
+            task.parent_death_signal.store(signal, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::GET_PDEATHSIG => {
+            UserPtr::<u32>::new(a).write(&task.parent_death_signal.load(Ordering::Relaxed))?;
+            Ok(0)
+        }
+        pr::GET_DUMPABLE => Ok(task.group.dumpable.load(Ordering::Relaxed) as usize),
+        pr::SET_DUMPABLE if a <= 1 => {
+            task.group.dumpable.store(small(a)?, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::SET_NAME => {
+            let mut name = [0; 16];
+            hal::uaccess::copy_string_from_user(&mut name[..15], a).map_err(|_| Errno::EFAULT)?;
+            task.set_comm(&name);
+            Ok(0)
+        }
+        pr::GET_NAME => {
+            UserPtr::<[u8; 16]>::new(a).write(&task.comm_bytes())?;
+            Ok(0)
+        }
+        pr::GET_TIMERSLACK => Ok(task.timer_slack_ns.load(Ordering::Relaxed) as usize),
+        pr::SET_TIMERSLACK => {
+            task.timer_slack_ns.store(if a == 0 { 50_000 } else { a }, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::SET_CHILD_SUBREAPER => {
+            task.group.is_subreaper.store(a != 0, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::GET_CHILD_SUBREAPER => {
+            UserPtr::<u32>::new(a).write(&u32::from(task.group.is_subreaper.load(Ordering::Relaxed)))?;
+            Ok(0)
+        }
+        pr::SET_NO_NEW_PRIVS if (a, b, c, d) == (1, 0, 0, 0) => {
+            task.no_new_privs.store(true, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::GET_NO_NEW_PRIVS if (a, b, c, d) == (0, 0, 0, 0) => {
+            Ok(usize::from(task.no_new_privs.load(Ordering::Relaxed)))
+        }
+        pr::GET_TID_ADDRESS => {
+            UserPtr::<u64>::new(a).write(&task.clear_child_tid.load(Ordering::Relaxed))?;
+            Ok(0)
+        }
+        _ => prctl_capabilities(&task, option, a),
+    }
+}
+
+fn prctl_capabilities(task: &Task, option: i32, a: u64) -> Result<usize> {
+    let old = task.creds();
+    match option {
+        pr::GET_KEEPCAPS => Ok(usize::from(old.securebits & SECBIT_KEEP_CAPS != 0)),
+        pr::SET_KEEPCAPS if a <= 1 => {
+            let keep = if a == 1 { SECBIT_KEEP_CAPS } else { 0 };
+            let securebits = old.securebits & !SECBIT_KEEP_CAPS | keep;
+            task.commit_creds(Creds { securebits, ..Creds::clone(&old) });
+            Ok(0)
+        }
+        pr::GET_SECUREBITS => Ok(old.securebits as usize),
+        pr::CAPBSET_READ if a <= u64::from(cap::CAP_LAST_CAP) => Ok((old.cap_bounding >> a & 1) as usize),
+        pr::CAPBSET_DROP if a <= u64::from(cap::CAP_LAST_CAP) => {
+            if !old.capable(cap::CAP_SETPCAP) {
+                return Err(Errno::EPERM);
+            }
+            let cap_bounding = old.cap_bounding & !(1 << a);
+            task.commit_creds(Creds { cap_bounding, ..Creds::clone(&old) });
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// personality(2): returns the former value; 0xffffffff only asks.
+pub fn personality(cx: &mut Context<'_>, persona: u32) -> Result<usize> {
+    let old = cx.task.personality.load(Ordering::Relaxed);
+    if persona != u32::MAX {
+        cx.task.personality.store(persona, Ordering::Relaxed);
+    }
+    Ok(old as usize)
+}

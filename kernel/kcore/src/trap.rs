@@ -1,0 +1,106 @@
+//! The kernel's entry points, as hal calls them.
+
+use abi::signal as s;
+use abi::signal::SigInfo;
+use core::sync::atomic::Ordering;
+use hal::thread::work;
+use hal::trap::{Access, Handlers, PageFault, UserException, UserFrame};
+
+use crate::mm::FaultError;
+use crate::task::{Task, current};
+use crate::{sched, signal, syscall, time};
+
+/// The table given to hal; `interrupt` is the board's.
+pub const fn handlers(interrupt: fn()) -> Handlers {
+    Handlers {
+        syscall: syscall::dispatch,
+        user_exception,
+        uaccess_fault,
+        return_to_user,
+        interrupt,
+        timer: time::timer_interrupt,
+        // An IPI only makes the CPU look at its work bits on the way out.
+        ipi: || {},
+        preempt: sched::preempt,
+        thread_started,
+    }
+}
+
+fn thread_started() {
+    sched::thread_started();
+    if !current().is_kernel_thread() {
+        crate::task::clone::first_return();
+    }
+}
+
+/// The way back to user code while work bits are set.
+fn return_to_user(frame: &mut UserFrame) {
+    let bits = hal::thread::current_work().load(Ordering::SeqCst);
+    if bits & work::RESCHED != 0 {
+        sched::preempt();
+    }
+    if bits & work::SIGNAL != 0 {
+        signal::deliver::deliver(frame);
+    }
+    hal::thread::current_work().fetch_and(!work::NOTIFY, Ordering::SeqCst);
+}
+
+fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
+    let task = current();
+    let info = match exception {
+        UserException::PageFault(fault) => match handle_page_fault(&task, &fault) {
+            Ok(()) => return,
+            Err(error) => match fault_signal(&task, &fault, error) {
+                Some(info) => info,
+                None => return,
+            },
+        },
+        UserException::Alignment { address } => SigInfo::fault(s::SIGBUS, s::BUS_ADRALN, address),
+        UserException::Undefined => SigInfo::fault(s::SIGILL, s::ILL_ILLOPC, task.thread.user_frame().pc),
+        UserException::Breakpoint => SigInfo::fault(s::SIGTRAP, s::TRAP_BRKPT, task.thread.user_frame().pc),
+        UserException::SingleStep => SigInfo::fault(s::SIGTRAP, s::TRAP_TRACE, task.thread.user_frame().pc),
+        UserException::HardwareBreakpoint => SigInfo::fault(s::SIGTRAP, s::TRAP_HWBKPT, task.thread.user_frame().pc),
+        UserException::Watchpoint { address } => SigInfo::fault(s::SIGTRAP, s::TRAP_HWBKPT, address),
+        UserException::Bus { .. } => SigInfo::fault(s::SIGBUS, s::BUS_OBJERR, task.thread.user_frame().pc),
+    };
+    task.signals.set_syndrome(esr);
+    signal::force_fault(&info);
+}
+
+/// A user address was touched by the kernel: true when it is there now.
+fn uaccess_fault(fault: PageFault) -> bool {
+    handle_page_fault(&current(), &fault).is_ok()
+}
+
+fn handle_page_fault(task: &Task, fault: &PageFault) -> Result<(), FaultError> {
+    let Some(mm) = task.mm() else { return Err(FaultError::Segv { code: s::SEGV_MAPERR }) };
+    let result = mm.handle_fault(fault);
+    if result.is_ok() {
+        task.times.minor_faults.fetch_add(1, Ordering::Relaxed);
+    }
+    result
+}
+
+/// The signal for a fault that cannot be resolved. `None`: there was no memory, and the process is being killed for it.
+fn fault_signal(task: &Task, fault: &PageFault, error: FaultError) -> Option<SigInfo> {
+    match error {
+        FaultError::Segv { code } => Some(SigInfo::fault(s::SIGSEGV, code, fault.address)),
+        FaultError::Bus => Some(SigInfo::fault(s::SIGBUS, s::BUS_ADRERR, fault.address)),
+        FaultError::OutOfMemory => {
+            out_of_memory(task, fault.access);
+            None
+        }
+    }
+}
+
+/// No frame for a page that the program needs: it is killed, as by Linux's OOM killer.
+fn out_of_memory(task: &Task, access: Access) {
+    let rss = task.mm().map_or(0, |mm| mm.max_rss_pages() * 4);
+    log::error!(
+        "Out of memory: Killed process {} ({}) total-rss:{rss}kB, UID:{} on a {access:?} fault",
+        task.tgid(),
+        task.comm(),
+        task.creds().uid
+    );
+    signal::send_kernel(&task.group, s::SIGKILL);
+}

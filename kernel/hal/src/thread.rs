@@ -78,8 +78,23 @@ impl Thread {
         Self::from_arch(arch::ThreadContext::for_boot_flow())
     }
 
+    /// Where [`Self::work`] lies, for the trap entry.
+    #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "only assembly needs it"))]
+    pub(crate) const WORK_OFFSET: usize = core::mem::offset_of!(Thread, work);
+
+    /// A context that nobody owns yet, for statics.
+    #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "hosted boot flows are made at run time"))]
+    pub(crate) const fn unowned(arch: arch::ThreadContext) -> Self {
+        Self {
+            arch,
+            work: AtomicU32::new(0),
+            owner: AtomicPtr::new(core::ptr::null_mut()),
+            owner_type: spin::Once::new(),
+        }
+    }
+
     fn from_arch(arch: arch::ThreadContext) -> Self {
-        Self { arch, work: AtomicU32::new(0), owner: AtomicPtr::new(core::ptr::null_mut()), owner_type: spin::Once::new() }
+        Self::unowned(arch)
     }
 
     /// Records who owns this context. Once, before it runs; `owner` must be what embeds it and outlive its running.

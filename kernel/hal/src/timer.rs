@@ -24,7 +24,20 @@ pub fn raw_counter() -> u64 {
     arch::raw_counter()
 }
 
-/// Code of the vDSO functions as position-independent bytes and (symbol name, offset) pairs; empty on the hosted machine.
-pub fn vdso_code() -> (&'static [u8], &'static [(&'static str, usize)]) {
+/// The page that vDSO code reads, directly before the code's page. Each word changes on its own.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct VdsoData {
+    /// Scale of the counter: ns = (count * mult) >> 24.
+    pub mult: u64,
+    /// Real time minus monotonic time, ns.
+    pub real_offset_ns: i64,
+    /// Monotonic time at the last tick, ns.
+    pub coarse_ns: u64,
+}
+
+/// Code of the vDSO functions as position-independent bytes, at most a page, and the offset of each symbol in it. Empty on
+/// the hosted machine.
+pub fn vdso_code() -> (&'static [u8], [(&'static str, usize); 4]) {
     arch::vdso_code()
 }

@@ -39,6 +39,12 @@ impl UserFrame {
         self.pstate
     }
 
+    /// PSTATE of an exception frame of the kernel itself.
+    #[cfg(target_os = "none")]
+    pub(crate) fn kernel_pstate(&self) -> u64 {
+        self.pstate
+    }
+
     /// Sets PSTATE from an untrusted value: mode and mask bits are dropped, so a forged frame stays at EL0.
     pub fn set_pstate(&mut self, value: u64) {
         self.pstate = value & PSTATE_USER;

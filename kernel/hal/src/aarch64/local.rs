@@ -1,0 +1,68 @@
+//! The BCM2836 local controller ("QA7"): per-core timer and mailbox interrupts ("ARM Quad A7 core", rev 3.4).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::{timer, trap};
+
+/// Kernel address of the registers; 0 until known.
+static BASE: AtomicU64 = AtomicU64::new(0);
+
+mod register {
+    pub const TIMER_CONTROL: u64 = 0x40;
+    pub const MAILBOX_CONTROL: u64 = 0x50;
+    pub const IRQ_SOURCE: u64 = 0x60;
+    pub const MAILBOX_SET: u64 = 0x80;
+    pub const MAILBOX_CLEAR: u64 = 0xc0;
+}
+
+/// The virtual timer in TIMER_CONTROL and IRQ_SOURCE.
+const VIRTUAL_TIMER: u32 = 1 << 3;
+/// Mailbox 0 in IRQ_SOURCE.
+const MAILBOX_0: u32 = 1 << 4;
+
+fn read(offset: u64) -> u32 {
+    // SAFETY: `init` mapped the controller's page; offsets are its registers.
+    unsafe { ((BASE.load(Ordering::Relaxed) + offset) as *const u32).read_volatile() }
+}
+
+fn write(offset: u64, value: u32) {
+    // SAFETY: as above.
+    unsafe { ((BASE.load(Ordering::Relaxed) + offset) as *mut u32).write_volatile(value) };
+}
+
+pub(super) fn init(base: u64) {
+    BASE.store(base, Ordering::Relaxed);
+    init_core(super::cpu_id());
+}
+
+/// Routes this core's virtual timer and mailbox 0 to its IRQ.
+pub(super) fn init_core(cpu: usize) {
+    timer::stop();
+    write(register::TIMER_CONTROL + 4 * cpu as u64, VIRTUAL_TIMER);
+    write(register::MAILBOX_CONTROL + 4 * cpu as u64, 1);
+}
+
+pub fn send_ipi(cpu: usize) {
+    // What this core stored before must be visible to the other when it wakes.
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };
+    write(register::MAILBOX_SET + 0x10 * cpu as u64, 1);
+}
+
+/// An IRQ of this core: mailbox, timer, or a device behind the other controllers.
+pub(super) fn handle_interrupt() {
+    let cpu = super::cpu_id() as u64;
+    let source = read(register::IRQ_SOURCE + 4 * cpu);
+    if source & MAILBOX_0 != 0 {
+        write(register::MAILBOX_CLEAR + 0x10 * cpu, u32::MAX);
+        super::board::check_halt();
+        (trap::handlers().ipi)();
+    }
+    if source & VIRTUAL_TIMER != 0 {
+        timer::stop();
+        (trap::handlers().timer)();
+    }
+    if source & !(MAILBOX_0 | VIRTUAL_TIMER) != 0 {
+        (trap::handlers().interrupt)();
+    }
+}

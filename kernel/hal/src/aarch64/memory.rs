@@ -1,0 +1,174 @@
+//! Physical memory through the linear map, the frame source, and the exception table.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use spin::Once;
+
+use super::linear;
+use crate::mem::{FrameRange, FrameSource, PAGE_SIZE, Pfn};
+
+/// Most ranges that RAM can be cut into.
+const MAX_RANGES: usize = 32;
+
+static SOURCE: Once<FrameSource> = Once::new();
+static FREE: Once<([FrameRange; MAX_RANGES], usize)> = Once::new();
+static MAX_PFN: AtomicU32 = AtomicU32::new(0);
+static TOTAL: AtomicU64 = AtomicU64::new(0);
+
+pub fn set_frame_source(source: FrameSource) {
+    SOURCE.call_once(|| source);
+}
+
+pub(super) fn has_source() -> bool {
+    SOURCE.get().is_some()
+}
+
+pub(super) fn allocate_frame() -> Option<Pfn> {
+    allocate(0)
+}
+
+pub(super) fn allocate(order: u32) -> Option<Pfn> {
+    (SOURCE.get()?.allocate)(order)
+}
+
+pub(super) fn free_frame(pfn: Pfn, order: u32) {
+    if let Some(source) = SOURCE.get() {
+        (source.free)(pfn, order);
+    }
+}
+
+pub fn free_ranges() -> &'static [FrameRange] {
+    FREE.get().map_or(&[], |(ranges, count)| &ranges[..*count])
+}
+
+pub fn max_pfn() -> u32 {
+    MAX_PFN.load(Ordering::Relaxed)
+}
+
+pub fn total_ram_bytes() -> u64 {
+    TOTAL.load(Ordering::Relaxed)
+}
+
+/// Fixes what may be allocated: `ram` without `reserved`, whole frames.
+pub(super) fn set_ranges(ram: &[Range<u64>], reserved: &[Range<u64>]) {
+    let page = PAGE_SIZE as u64;
+    let mut ranges = [FrameRange { start: Pfn(0), count: 0 }; MAX_RANGES];
+    let mut count = 0;
+    for range in ram {
+        let mut at = range.start.next_multiple_of(page);
+        let end = range.end / page * page;
+        while at < end {
+            // The nearest reservation that ends behind us decides how far this piece goes.
+            let blocker = reserved.iter().filter(|r| r.end > at && r.start < end).min_by_key(|r| r.start);
+            let (stop, next) = match blocker {
+                Some(r) => (r.start.max(at) / page * page, r.end.next_multiple_of(page)),
+                None => (end, end),
+            };
+            if stop > at && count < MAX_RANGES {
+                let frames = u32::try_from((stop - at) / page).expect("RAM has fewer frames");
+                ranges[count] = FrameRange { start: Pfn((at / page) as u32), count: frames };
+                count += 1;
+            }
+            at = next;
+        }
+    }
+    let top = ram.iter().map(|r| r.end / page).max().unwrap_or(0);
+    MAX_PFN.store(top as u32, Ordering::Relaxed);
+    TOTAL.store(ram.iter().map(|r| r.end - r.start).sum(), Ordering::Relaxed);
+    FREE.call_once(|| (ranges, count));
+}
+
+/// The linear address of a frame. Panics when it is not RAM: such a number is a bug that must not touch memory.
+#[inline(always)]
+fn frame_address(pfn: Pfn) -> u64 {
+    assert!(pfn.0 < MAX_PFN.load(Ordering::Relaxed), "frame {:#x} is not RAM", pfn.0);
+    linear(pfn.phys())
+}
+
+#[inline(always)]
+pub(super) fn frame_pointer(pfn: Pfn, offset: usize, length: usize) -> *mut u8 {
+    assert!(offset <= PAGE_SIZE && length <= PAGE_SIZE - offset, "access past the end of a frame");
+    (frame_address(pfn) + offset as u64) as *mut u8
+}
+
+pub fn zero_frame(pfn: Pfn) {
+    let mut at = frame_address(pfn);
+    let end = at + PAGE_SIZE as u64;
+    let block = zero_block();
+    while at < end {
+        // SAFETY: DC ZVA zeroes one naturally aligned block inside the frame, which its owner (kcore) asked for.
+        unsafe { core::arch::asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += block;
+    }
+}
+
+/// Bytes that DC ZVA zeroes (DCZID_EL0.BS).
+#[inline(always)]
+fn zero_block() -> u64 {
+    let id: u64;
+    // SAFETY: reads an identification register.
+    unsafe { core::arch::asm!("mrs {}, dczid_el0", out(reg) id, options(pure, nomem, nostack, preserves_flags)) };
+    4 << (id & 15)
+}
+
+pub fn copy_frame(to: Pfn, from: Pfn) {
+    let (to, from) = (frame_address(to) as *mut u8, frame_address(from) as *const u8);
+    assert!(!core::ptr::eq(to, from), "a frame is not copied onto itself");
+    // SAFETY: two distinct frames of RAM, 4096 bytes each.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, PAGE_SIZE) };
+}
+
+pub fn read_frame(pfn: Pfn, offset: usize, buffer: &mut [u8]) {
+    let from = frame_pointer(pfn, offset, buffer.len());
+    // SAFETY: within one frame; the buffer is kernel memory, which no untyped frame is.
+    unsafe { core::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), buffer.len()) };
+}
+
+pub fn write_frame(pfn: Pfn, offset: usize, bytes: &[u8]) {
+    let to = frame_pointer(pfn, offset, bytes.len());
+    // SAFETY: as in `read_frame`.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+}
+
+#[inline(always)]
+pub fn table(pfn: Pfn) -> &'static [AtomicU64; 512] {
+    // SAFETY: a frame is 512 aligned words, and atomics may be shared with whoever else views it as a table.
+    unsafe { &*(frame_address(pfn) as *const [AtomicU64; 512]) }
+}
+
+pub fn boot_bytes(range: FrameRange, length: usize) -> &'static [u8] {
+    assert!(length <= range.count as usize * PAGE_SIZE, "boot bytes within their range");
+    let overlaps = |free: &FrameRange| {
+        range.start.0 < free.start.0 + free.count && free.start.0 < range.start.0 + range.count
+    };
+    assert!(!free_ranges().iter().any(overlaps), "boot bytes are reserved memory");
+    // SAFETY: reserved RAM that nobody allocates or writes; mapped linearly.
+    unsafe { core::slice::from_raw_parts(frame_address(range.start) as *const u8, length) }
+}
+
+pub fn sync_instruction_cache(pfn: Pfn) {
+    const LINE: u64 = 64;
+    let start = frame_address(pfn);
+    for at in (start..start + PAGE_SIZE as u64).step_by(LINE as usize) {
+        // SAFETY: cleans a data line to the point of unification (Arm ARM B2.4.4).
+        unsafe { core::arch::asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: the A53's instruction cache may be virtually indexed, so all of it is invalidated on every core.
+    unsafe { core::arch::asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Where to go on when the instruction at `pc` faults on a user address; `None` when it may not.
+pub(super) fn exception_fixup(pc: u64) -> Option<u64> {
+    unsafe extern "C" {
+        static __ex_table_start: [u64; 2];
+        static __ex_table_end: [u64; 2];
+    }
+    // SAFETY: the linker script brackets pairs of addresses that the user-copy assembly emitted.
+    let table = unsafe {
+        let start = &raw const __ex_table_start;
+        let end = &raw const __ex_table_end;
+        core::slice::from_raw_parts(start, end.offset_from(start) as usize)
+    };
+    table.iter().find(|[at, _]| *at == pc).map(|[_, fixup]| *fixup)
+}

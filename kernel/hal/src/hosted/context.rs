@@ -97,7 +97,8 @@ impl Slots {
 
     /// Gives up every coroutine: the machine is switched off.
     pub fn clear(&self) {
-        for index in 0..self.0.borrow().len() {
+        let count = self.0.borrow().len();
+        for index in 0..count {
             self.remove(index);
         }
     }

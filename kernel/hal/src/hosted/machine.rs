@@ -96,7 +96,7 @@ impl Drop for SwitchOff {
         let state = state();
         if std::thread::panicking() {
             let cpu = state.cpu.get();
-            let slot = context::current_slot();
+            let slot = state.running.get();
             eprintln!("hosted: kernel panic on CPU {cpu} at {} ns, coroutine {slot}", state.clock.get());
         }
         state.driving.set(false);
@@ -128,7 +128,8 @@ fn drive(state: &State, config: &Config) -> Result<i32, Stuck> {
             return Err(stuck(state, "the simulated time is over"));
         }
         state.this().waiting.set(false);
-        let Some(why) = state.slots.resume(context::current_slot()) else { return Ok(0) };
+        state.running.set(context::current_slot());
+        let Some(why) = state.slots.resume(state.running.get()) else { return Ok(0) };
         if let Some(code) = state.power_off.take() {
             return Ok(code);
         }

@@ -27,7 +27,7 @@ pub use cpu::{
 };
 pub use mmu::{activate, deactivate, flush_all, flush_range, publish_entries};
 pub use ram::{
-    boot_bytes, copy_frame, free_ranges, frame_freed, heap_usage, injected_failure, max_pfn, read_frame,
+    boot_bytes, copy_frame, frame_freed, free_ranges, heap_usage, injected_failure, max_pfn, read_frame,
     set_frame_source, sync_instruction_cache, table, total_ram_bytes, write_frame, zero_frame,
 };
 pub use uaccess::{

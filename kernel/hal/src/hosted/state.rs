@@ -76,6 +76,8 @@ pub struct State {
     pub power_off: Cell<Option<i32>>,
     /// A machine's driver loop is running: coroutines may be suspended.
     pub driving: Cell<bool>,
+    /// The coroutine that runs, for the report of a panic.
+    pub running: Cell<usize>,
     /// How many more allocations succeed before one fails.
     pub allocations_left: Cell<Option<u64>>,
     pub injected: RefCell<Vec<super::uaccess::Injected>>,
@@ -103,6 +105,7 @@ impl State {
             programs: RefCell::new(Vec::new()),
             power_off: Cell::new(None),
             driving: Cell::new(false),
+            running: Cell::new(0),
             allocations_left: Cell::new(None),
             injected: RefCell::new(Vec::new()),
             user_steps: Cell::new(0),

@@ -238,13 +238,7 @@ impl User {
         self.pieces(address, 1, access, |_, _, _, _| {});
     }
 
-    fn pieces(
-        &mut self,
-        address: u64,
-        length: usize,
-        access: Access,
-        mut visit: impl FnMut(usize, Pfn, usize, usize),
-    ) {
+    fn pieces(&mut self, address: u64, length: usize, access: Access, mut visit: impl FnMut(usize, Pfn, usize, usize)) {
         let mut done = 0;
         while done < length {
             let at = address.wrapping_add(done as u64);

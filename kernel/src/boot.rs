@@ -9,7 +9,7 @@ use hal::mem::{FrameRange, PAGE_SIZE, Pfn};
 use spin::Once;
 
 use crate::board::{Board, Kind, Region, StartMethod, atags, raspi3, tree};
-use crate::driver::mailbox::{self, Mailbox};
+use crate::driver::mailbox::Mailbox;
 use crate::driver::{gpio, serial};
 
 /// RAM that is certainly there when nobody says how much there is: half of the smallest 64-bit Pi's 512 MiB.
@@ -21,9 +21,7 @@ static BOARD: Once<Board> = Once::new();
 
 /// Describes the machine: from the device tree at `boot.dtb_phys`, else from the built-in table and the ATAG list.
 pub fn discover(boot: &BootInfo) -> Board {
-    let mut board = from_tree(boot.dtb_phys).unwrap_or_else(built_in);
-    board.reserved.push(mailbox::MESSAGE_PAGE);
-    board
+    from_tree(boot.dtb_phys).unwrap_or_else(built_in)
 }
 
 fn from_tree(address: u64) -> Option<Board> {

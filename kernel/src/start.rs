@@ -10,6 +10,7 @@ hal::kernel_entry!(main);
 
 /// The boot CPU comes here with the MMU on, the first gigabyte mapped, a small heap, and interrupts masked.
 fn main(info: BootInfo) -> ! {
+    kcore::printk::init();
     let mut board = boot::discover(&info);
     panic::set_timeout(board.parameter("panic"));
     let symbols = panic::find_symbols(&hal::board::kernel_image());
@@ -20,12 +21,13 @@ fn main(info: BootInfo) -> ! {
 
     hal::board::set_memory(&boot::ram(board), &boot::reserved(board));
     hal::board::finish_mapping();
+    let has_power = power::probe(board);
     let serial = boot::start_console(board, mailbox.as_ref());
     boot::log_machine(board, mailbox.as_ref());
     boot::log_found("kernel symbols", symbols.is_some());
     boot::log_found("interrupt controllers", boot::start_local_controller(board) && interrupts::probe(board));
     boot::log_found("random number generator", rng::probe(board));
-    boot::log_found("watchdog and power", power::probe(board));
+    boot::log_found("watchdog and power", has_power);
     if let Some(serial) = &serial {
         serial.start_receiving();
     }

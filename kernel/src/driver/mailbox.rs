@@ -3,15 +3,15 @@
 //! The interface is described in the Raspberry Pi firmware wiki ("Mailbox property interface") and used by Linux's
 //! drivers/firmware/raspberrypi.c. A message is a list of tags; we send one tag at a time, at boot, and wait for the answer.
 //!
-//! The VideoCore reads RAM past the ARM's caches, so the message lies in a page that is mapped as device memory; the page
-//! is kept out of the allocator.
+//! The VideoCore reads RAM past the ARM's caches, so the message lies in a page that is mapped as device memory. Like all
+//! memory below the kernel image it is kept out of the allocator (`hal::board::set_memory`).
 
 use hal::board::Mmio;
 
 use crate::board::{Board, Kind, Region};
 
 /// The page of the message: the last one below the kernel image.
-pub const MESSAGE_PAGE: Region = Region { start: 0x7_f000, length: 0x1000 };
+const MESSAGE_PAGE: Region = Region { start: 0x7_f000, length: 0x1000 };
 /// The VideoCore's name for ARM physical address 0, through the alias that bypasses its L2 cache (BCM2837).
 const BUS_ALIAS: u64 = 0xc000_0000;
 

@@ -15,14 +15,17 @@ pub mod serial;
 
 use hal::board::Mmio;
 
-use crate::board::{Board, Device, Kind};
+use crate::board::{Board, Device, Kind, Region};
 
 /// The registers of the first device of a kind, mapped.
 fn map(board: &Board, kind: Kind) -> Option<Mmio> {
     board.device(kind).map(map_device)
 }
 
+/// Maps the pages that a device's registers are in. Some bindings end before the last register does.
 fn map_device(device: &Device) -> Mmio {
-    let length = usize::try_from(device.registers.length).expect("addresses have 64 bits here");
-    hal::board::map_device(device.registers.start, length)
+    const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
+    let Region { start, length } = device.registers;
+    let to_page_end = (start % PAGE + length).next_multiple_of(PAGE) - start % PAGE;
+    hal::board::map_device(start, usize::try_from(to_page_end).expect("addresses have 64 bits here"))
 }

@@ -157,7 +157,7 @@ pub fn start_cpu(cpu: usize, method: Method, entry: fn() -> !) -> bool {
         if super::now_ns() > deadline {
             return false;
         }
-        core::hint::spin_loop();
+        cpu::relax();
     }
     true
 }
@@ -194,7 +194,7 @@ pub fn halt_others() {
     }
     let deadline = super::now_ns() + 10_000_000;
     while HALTED.load(Ordering::SeqCst) < expected && super::now_ns() < deadline {
-        core::hint::spin_loop();
+        cpu::relax();
     }
 }
 

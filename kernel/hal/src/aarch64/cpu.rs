@@ -34,7 +34,10 @@ pub fn cpu_id() -> usize {
 
 #[inline(always)]
 pub fn relax() {
-    core::hint::spin_loop();
+    // `yield` and not `isb` (what `spin_loop` is): where one host thread runs all CPUs in turn (QEMU's icount), it lets the
+    // next one run, and a wait does not cost a whole turn.
+    // SAFETY: a hint.
+    unsafe { core::arch::asm!("yield", options(nomem, nostack, preserves_flags)) };
 }
 
 pub fn wait_for_interrupt() {

@@ -125,6 +125,11 @@ impl Errno {
         -(self.0 as i64) as u64
     }
 
+    /// What a system call's x0 means to its caller: the value, or the error for -4095 to -1 (Linux `IS_ERR_VALUE`).
+    pub const fn from_syscall_return(value: u64) -> Result<u64, Errno> {
+        if value > 4095u64.wrapping_neg() - 1 { Err(Errno(value.wrapping_neg() as u16)) } else { Ok(value) }
+    }
+
     /// Linux's synonym of `EAGAIN`.
     pub const EWOULDBLOCK: Errno = Errno::EAGAIN;
     /// Linux's synonym of `EOPNOTSUPP`.
@@ -151,5 +156,13 @@ mod tests {
     fn an_error_becomes_a_negative_return_value() {
         assert_eq!(Errno::ENOENT.to_syscall_return(), -2i64 as u64);
         assert_eq!(Errno::ENOENT.name(), "ENOENT");
+    }
+
+    #[test]
+    fn a_return_value_becomes_an_error_again() {
+        assert_eq!(Errno::from_syscall_return(Errno::ENOENT.to_syscall_return()), Err(Errno::ENOENT));
+        assert_eq!(Errno::from_syscall_return(0), Ok(0));
+        assert_eq!(Errno::from_syscall_return(4096u64.wrapping_neg()), Ok(4096u64.wrapping_neg()));
+        assert!(Errno::from_syscall_return(4095u64.wrapping_neg()).is_err());
     }
 }

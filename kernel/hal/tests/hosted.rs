@@ -153,6 +153,7 @@ fn in_machine(config: Config, body: impl FnOnce(&'static AddressSpace) + 'static
         .run(|| {
             hal::trap::install(&HANDLERS);
             let _owner = adopt();
+            cpu::irq_enable();
             body(make_space());
         })
         .expect("the machine ends by itself")
@@ -497,10 +498,7 @@ fn an_interrupt_of_kernel_code_ends_in_a_reschedule_when_one_is_due() {
 #[test]
 fn a_machine_where_all_sleep_without_a_deadline_is_a_deadlock() {
     let stuck = Machine::new(Config::default())
-        .run(|| {
-            cpu::irq_disable();
-            cpu::wait_for_interrupt();
-        })
+        .run(cpu::wait_for_interrupt)
         .unwrap_err();
     assert!(stuck.0.starts_with("deadlock"), "{stuck:?}");
 }

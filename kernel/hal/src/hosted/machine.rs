@@ -80,6 +80,8 @@ impl Machine {
     pub fn run(self, boot: impl FnOnce() + 'static) -> Result<i32, Stuck> {
         let state = state();
         state.slots.start_boot_flow(0, boot);
+        // As on the Pi, the boot flow begins with interrupts masked.
+        state.cpus[0].masked.set(true);
         state.driving.set(true);
         let off = SwitchOff;
         let result = drive(state, &self.config);

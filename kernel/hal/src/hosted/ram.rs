@@ -27,12 +27,15 @@ impl Arena {
         let needed = u32::try_from(config.initramfs.len().div_ceil(PAGE_SIZE)).expect("an initramfs fits RAM");
         let start = frames / 2;
         assert!(start > IMAGE_FRAMES && needed < frames / 2, "RAM is too small for the image and the initramfs");
-        let layout = Layout::from_size_align(frames as usize * PAGE_SIZE, PAGE_SIZE).expect("a valid layout");
-        // SAFETY: the layout has a non-zero size. Large zeroed blocks come from the host as lazily mapped pages.
-        let base = unsafe { alloc_zeroed(layout) };
-        if base.is_null() {
+        // Without an alignment of its own, a large zeroed block comes from the host as lazily mapped pages.
+        let layout = Layout::from_size_align((frames as usize + 1) * PAGE_SIZE, 16).expect("a valid layout");
+        // SAFETY: the layout has a non-zero size.
+        let block = unsafe { alloc_zeroed(layout) };
+        if block.is_null() {
             handle_alloc_error(layout);
         }
+        // SAFETY: the block is one page longer than RAM, so rounding its start up stays inside.
+        let base = unsafe { block.add(block.align_offset(PAGE_SIZE)) };
         let end = start + needed;
         let arena = Box::leak(Box::new(Self {
             base,

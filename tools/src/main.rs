@@ -1,2 +1,70 @@
-//! Entry.
-fn main() {}
+//! The tool behind the Makefile. The Makefile's targets are its commands, the Makefile's variables its options, passed in
+//! the environment (`options.rs`).
+//!
+//! To read: `setup` gets what the machine lacks, `kernel` and `initramfs` build, `qemu` has the one command line, `run`
+//! boots for a person or for `CMD`, `machine` drives a console, `scenarios` are the tests on QEMU, `rings` runs all tests.
+
+mod apt;
+mod cpio;
+mod initramfs;
+mod kernel;
+mod machine;
+mod options;
+mod qemu;
+mod run;
+mod setup;
+mod steps;
+mod symbols;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use crate::options::Options;
+
+#[derive(Parser)]
+#[command(about = "Builds, boots and tests Drupe (see `make help`)")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Gets what this machine lacks
+    Setup,
+    /// Builds the kernel and the initramfs
+    Build,
+    /// Boots to a shell, or runs CMD
+    Run,
+    /// Boots stopped, with a gdb server
+    Debug,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments.command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> anyhow::Result<u8> {
+    let options = Options::from_environment()?;
+    match verb {
+        Verb::Setup => {
+            setup::outfit(&options)?;
+        }
+        Verb::Build => {
+            let outfit = setup::outfit(&options)?;
+            kernel::build(options.profile)?;
+            initramfs::build(&outfit, options.extra.as_deref())?;
+        }
+        Verb::Run => return run::run(&options),
+        Verb::Debug => return run::debug(&options),
+    }
+    Ok(0)
+}

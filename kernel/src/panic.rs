@@ -34,6 +34,26 @@ pub fn set_timeout(value: Option<&str>) {
     TIMEOUT_SECONDS.store(value.and_then(|text| text.parse().ok()).unwrap_or(0), Ordering::Relaxed);
 }
 
+/// Fails in the way that `drupe.test=` asks for, so that tests can look at the report.
+pub fn fail_on_request(value: Option<&str>) {
+    match value {
+        Some("panic") => panic!("drupe.test=panic"),
+        Some("overflow") => {
+            log::warn!("drupe.test=overflow: {}", overflow(1));
+        }
+        Some(other) => log::warn!("drupe.test={other}: unknown; there are panic and overflow"),
+        None => {}
+    }
+}
+
+/// Runs into the guard page below the stack.
+#[inline(never)]
+#[expect(unconditional_recursion, reason = "the guard page ends it")]
+fn overflow(depth: u64) -> u64 {
+    let frame = core::hint::black_box([depth; 64]);
+    overflow(depth + 1) + frame[63]
+}
+
 /// Finds the table of names behind the kernel. Returns where it lies; nothing when the image has none.
 pub fn find_symbols(image: &hal::board::KernelImage) -> Option<Region> {
     KERNEL_START.store(image.virtual_start, Ordering::Relaxed);
@@ -101,7 +121,8 @@ fn report(info: &PanicInfo<'_>) {
     kcore::init::describe_current(&mut out);
     let _ = writeln!(out);
     hal::board::with_exception_registers(|registers| {
-        let _ = writeln!(out, "{registers}");
+        // The instruction after it is what a return address would be.
+        let _ = writeln!(out, "{registers}\npc is {}", Location(registers.pc() + 4));
     });
     let _ = writeln!(out, "Call trace:");
     let mut frames = 0;

@@ -28,6 +28,7 @@ fn main(info: BootInfo) -> ! {
     boot::log_found("interrupt controllers", boot::start_local_controller(board) && interrupts::probe(board));
     boot::log_found("random number generator", rng::probe(board));
     boot::log_found("watchdog and power", has_power);
+    panic::fail_on_request(board.parameter("drupe.test"));
     if let Some(serial) = &serial {
         serial.start_receiving();
     }

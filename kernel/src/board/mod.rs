@@ -122,7 +122,8 @@ impl Board {
         if let Some(named) = self.parameters("console").filter_map(Console::parse).last() {
             return named;
         }
-        let of_stdout = || self.devices.iter().find(|device| Some(device.name) == self.stdout).map(|device| device.kind);
+        let of_stdout =
+            || self.devices.iter().find(|device| Some(device.name) == self.stdout).map(|device| device.kind);
         match on_header.or_else(of_stdout) {
             Some(Kind::MiniUart) => Console { port: Kind::MiniUart, name: "ttyS0", options: "" },
             _ => Console { port: Kind::Pl011, name: "ttyAMA0", options: "" },

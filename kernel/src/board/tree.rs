@@ -85,11 +85,7 @@ fn read_chosen(fdt: Fdt<'static>, node: FdtNode<'static>, board: &mut Board) {
 /// an alias; what follows a colon are options of the device.
 fn device_of_path(fdt: Fdt<'static>, path: &'static str) -> Option<&'static str> {
     let path = path.split(':').next()?;
-    let path = if path.starts_with('/') {
-        path
-    } else {
-        text_before_nul(value_of(&fdt.find_node("/aliases")?, path))
-    };
+    let path = if path.starts_with('/') { path } else { text_before_nul(value_of(&fdt.find_node("/aliases")?, path)) };
     fdt.find_node(path).map(|node| node.name())
 }
 
@@ -227,11 +223,7 @@ mod tests {
             let compatible = text(compatible);
             node(
                 name,
-                vec![
-                    ("compatible", compatible),
-                    ("reg", cells(&[reg, 0x200])),
-                    ("interrupts", cells(&interrupt)),
-                ],
+                vec![("compatible", compatible), ("reg", cells(&[reg, 0x200])), ("interrupts", cells(&interrupt))],
                 vec![],
             )
         };
@@ -260,10 +252,7 @@ mod tests {
                 "cpus",
                 width(1, 0),
                 vec![
-                    cpu(
-                        "cpu@0",
-                        vec![("enable-method", text("spin-table")), ("cpu-release-addr", cells(&[0, 0xd8]))],
-                    ),
+                    cpu("cpu@0", vec![("enable-method", text("spin-table")), ("cpu-release-addr", cells(&[0, 0xd8]))]),
                     cpu("cpu@1", vec![("enable-method", text("psci")), ("reg", cells(&[1]))]),
                     cpu("cpu@2", vec![("enable-method", text("magic"))]),
                 ],
@@ -291,18 +280,12 @@ mod tests {
         assert_eq!(size(blob), Some(blob.len()));
         let board = parse(blob).expect("is a tree");
         assert_eq!(board.memory, [Region { start: 0, length: 0x3c00_0000 }]);
-        assert_eq!(
-            board.reserved,
-            [Region { start: 0, length: 0x1000 }, Region { start: 0x2000, length: 0x3000 }]
-        );
+        assert_eq!(board.reserved, [Region { start: 0, length: 0x1000 }, Region { start: 0x2000, length: 0x3000 }]);
         assert_eq!(board.initramfs, Some(Region { start: 0x800_0000, length: 0x1000 }));
         assert_eq!((board.command_line, board.random_seed), ("quiet panic=1", [1, 2, 3].as_slice()));
         assert_eq!(board.cpus, [StartMethod::SpinTable(0xd8), StartMethod::Psci(1)]);
         let devices: Vec<_> = board.devices.iter().map(|d| (d.kind, d.registers.start, d.interrupt)).collect();
-        assert_eq!(
-            devices,
-            [(Kind::Pl011, 0x3f20_1000, Some(57)), (Kind::MiniUart, 0x3f21_5040, Some(29))]
-        );
+        assert_eq!(devices, [(Kind::Pl011, 0x3f20_1000, Some(57)), (Kind::MiniUart, 0x3f21_5040, Some(29))]);
         assert_eq!(board.stdout, Some("serial@7e215040"));
     }
 

@@ -67,11 +67,7 @@ impl Pl011 {
 impl Uart for Pl011 {
     fn transmit_room(&self) -> usize {
         let flags = self.registers.read32(FLAGS);
-        if flags & FLAG_TRANSMIT_EMPTY != 0 {
-            FIFO_BYTES
-        } else {
-            usize::from(flags & FLAG_TRANSMIT_FULL == 0)
-        }
+        if flags & FLAG_TRANSMIT_EMPTY != 0 { FIFO_BYTES } else { usize::from(flags & FLAG_TRANSMIT_FULL == 0) }
     }
 
     fn transmit(&self, byte: u8) {

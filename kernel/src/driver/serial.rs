@@ -5,7 +5,6 @@
 //! queue is the caller's to send again when [`Output`] says that there is room. Only a dying kernel, or one that has no
 //! interrupts yet, sends by polling.
 
-
 use alloc::sync::Arc;
 
 use hal::sync::IrqLock;

@@ -215,6 +215,13 @@ pub struct ExceptionRegisters {
     far: u64,
 }
 
+impl ExceptionRegisters {
+    /// Where the exception was taken.
+    pub fn pc(&self) -> u64 {
+        self.frame.pc
+    }
+}
+
 impl fmt::Display for ExceptionRegisters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pc : {:016x} pstate: {:08x}", self.frame.pc, self.frame.kernel_pstate())?;

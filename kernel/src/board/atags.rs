@@ -70,26 +70,13 @@ mod tests {
     fn memory_initramfs_and_command_line_are_taken() {
         let text = u32::from_le_bytes(*b"ab=1");
         let words = [
-            5,
-            ATAG_CORE,
-            1,
-            0x1000,
-            0, //
-            4,
-            ATAG_MEM,
-            0x3c00_0000,
-            0, //
-            4,
-            ATAG_INITRD2,
-            0x800_0000,
-            1234, //
-            4,
-            ATAG_CMDLINE,
-            text,
-            0, //
-            0,
-            ATAG_NONE,
-        ];
+            [5, ATAG_CORE, 1, 0x1000, 0].as_slice(),
+            &[4, ATAG_MEM, 0x3c00_0000, 0],
+            &[4, ATAG_INITRD2, 0x800_0000, 1234],
+            &[4, ATAG_CMDLINE, text, 0],
+            &[0, ATAG_NONE],
+        ]
+        .concat();
         let mut board = Board::default();
         assert!(apply(list(&words), &mut board));
         assert_eq!(board.memory, [Region { start: 0, length: 0x3c00_0000 }]);

@@ -29,6 +29,8 @@ const SW_DIRTY: u64 = 1 << 55;
 const SW_COW: u64 = 1 << 56;
 /// Software bit: the frame is not counted (the zero page, an initramfs page mapped in place, the vDSO).
 const SW_UNCOUNTED: u64 = 1 << 57;
+/// Software bit: a page of a MAP_SHARED mapping, never copied on write.
+const SW_SHARED: u64 = 1 << 58;
 /// APTable[1]: no level below this table descriptor grants writes (Arm ARM D8.4.3).
 const AP_TABLE_READ_ONLY: u64 = 1 << 62;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
@@ -52,6 +54,8 @@ pub struct PageFlags {
     pub cow: bool,
     /// The frame carries no reference for this mapping.
     pub uncounted: bool,
+    /// Belongs to a MAP_SHARED mapping.
+    pub shared: bool,
 }
 
 impl Pte {
@@ -90,6 +94,9 @@ impl Pte {
         }
         if flags.uncounted {
             bits |= SW_UNCOUNTED;
+        }
+        if flags.shared {
+            bits |= SW_SHARED;
         }
         Pte(bits)
     }
@@ -138,6 +145,7 @@ impl Pte {
             dirty: self.0 & SW_DIRTY != 0,
             cow: self.0 & SW_COW != 0,
             uncounted: self.0 & SW_UNCOUNTED != 0,
+            shared: self.0 & SW_SHARED != 0,
         }
     }
 
@@ -158,10 +166,17 @@ mod tests {
 
     #[test]
     fn flags_survive_the_encoding() {
-        for bits in 0..64u32 {
+        for bits in 0..128u32 {
             let on = |n: u32| bits >> n & 1 != 0;
-            let flags =
-                PageFlags { read: true, write: on(1), exec: on(2), dirty: on(3), cow: on(4), uncounted: on(5) };
+            let flags = PageFlags {
+                read: true,
+                write: on(1),
+                exec: on(2),
+                dirty: on(3),
+                cow: on(4),
+                uncounted: on(5),
+                shared: on(6),
+            };
             let pte = Pte::page(Pfn(0x1234), flags);
             assert_eq!(pte.flags(), flags);
             assert_eq!(pte.pfn(), Pfn(0x1234));

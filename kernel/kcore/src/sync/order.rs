@@ -66,6 +66,8 @@ levels! {
     CONSOLE = 225;
     /// The kernel heap (in hal).
     HEAP = 235;
+    /// Per-CPU lists of frames, refilled from the allocator.
+    FRAME_CACHE = 244;
     /// The frame allocator: the heap refills from it.
     FRAMES = 245;
 }

@@ -1,0 +1,196 @@
+//! Page faults: what to do about an access that the page tables do not allow.
+
+use abi::signal::{SEGV_ACCERR, SEGV_MAPERR};
+use hal::mem::{self, PAGE_SIZE, Pfn};
+use hal::pte::{PageFlags, Pte};
+use hal::trap::{Access, PageFault};
+
+use super::space::Space;
+use super::table::LEAF_SPAN;
+use super::{Backing, Mm, Vma, frame};
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultError {
+    /// SIGSEGV with this code.
+    Segv {
+        /// SEGV_MAPERR or SEGV_ACCERR.
+        code: i32,
+    },
+    /// SIGBUS: beyond the end of a mapped file.
+    Bus,
+    /// There is no frame.
+    OutOfMemory,
+}
+
+/// Pages of a file that are mapped around a fault, if they are in memory (Linux `fault_around_bytes`).
+const FAULT_AROUND: u64 = 16;
+const PAGE: u64 = PAGE_SIZE as u64;
+/// The top byte of a user address is a tag that the hardware ignores (TBI).
+const UNTAGGED: u64 = (1 << 56) - 1;
+
+impl Mm {
+    /// Resolves a fault of this address space.
+    pub fn handle_fault(&self, fault: &PageFault) -> Result<(), FaultError> {
+        let address = fault.address & UNTAGGED;
+        let mut space = self.lock();
+        let vma = match space.find(address) {
+            Some(vma) => vma.clone(),
+            None => space.grow_stack(self, address).ok_or(FaultError::Segv { code: SEGV_MAPERR })?,
+        };
+        let allowed = match fault.access {
+            Access::Read => vma.protection.read || vma.protection.write || vma.protection.exec,
+            Access::Write => vma.protection.write,
+            Access::Execute => vma.protection.exec,
+        };
+        if !allowed {
+            return Err(FaultError::Segv { code: SEGV_ACCERR });
+        }
+        let page = address & !(PAGE - 1);
+        self.resolve(&mut space, &vma, page, fault.access == Access::Write)
+    }
+
+    pub(super) fn resolve(
+        &self,
+        space: &mut Space,
+        vma: &Vma,
+        page: u64,
+        write: bool,
+    ) -> Result<(), FaultError> {
+        let pte = space.table.lookup(page);
+        if pte.is_valid() {
+            return if write { self.make_writable(space, vma, page) } else { self.refresh(space, vma, page, pte) };
+        }
+        match &vma.backing {
+            Backing::Anonymous if write => {
+                let pfn = frame::allocate_zeroed().map_err(|_| FaultError::OutOfMemory)?;
+                self.install(space, page, pfn, vma.write_flags()).inspect_err(|_| {
+                    frame::put(pfn);
+                })
+            }
+            Backing::Anonymous => {
+                let flags = PageFlags { uncounted: true, ..vma.read_flags() };
+                self.install(space, page, frame::zero_frame(), flags)
+            }
+            Backing::File { .. } | Backing::SharedAnonymous { .. } => self.fault_file(space, vma, page, write),
+            Backing::Special => Err(FaultError::Segv { code: SEGV_MAPERR }),
+        }
+    }
+
+    /// Puts a page where there was none: nothing to flush.
+    fn install(&self, space: &mut Space, page: u64, pfn: Pfn, flags: PageFlags) -> Result<(), FaultError> {
+        let replaced = space.table.set(page, Pte::page(pfn, flags), self.hardware());
+        let replaced = replaced.map_err(|_| FaultError::OutOfMemory)?;
+        debug_assert!(!replaced, "install is for empty entries");
+        space.note_resident(1);
+        hal::mmu::publish_entries();
+        Ok(())
+    }
+
+    /// A read or fetch met a valid entry: another thread was faster, or the entry lacks rights that the area has.
+    fn refresh(&self, space: &mut Space, vma: &Vma, page: u64, pte: Pte) -> Result<(), FaultError> {
+        let old = pte.flags();
+        let flags = PageFlags { read: vma.read_flags().read, exec: vma.protection.exec, ..old };
+        if flags != old {
+            space.table.set(page, Pte::page(pte.pfn(), flags), self.hardware()).map_err(|_| FaultError::OutOfMemory)?;
+        }
+        self.hardware().flush_page(page);
+        Ok(())
+    }
+
+    /// A write met a valid entry: copy-on-write, or a shared page that was mapped read-only so far.
+    fn make_writable(&self, space: &mut Space, vma: &Vma, page: u64) -> Result<(), FaultError> {
+        let no_memory = |_| FaultError::OutOfMemory;
+        // First a leaf table of our own: it decides whether the page is still shared.
+        space.table.own_leaf(page, self.hardware()).map_err(no_memory)?;
+        let pte = space.table.lookup(page);
+        let flags = pte.flags();
+        if flags.write {
+            self.hardware().flush_page(page);
+            return Ok(());
+        }
+        let shared_file = vma.shared && !flags.uncounted;
+        let sole_owner = !flags.uncounted && frame::references(pte.pfn()) == 1;
+        if shared_file || sole_owner {
+            let writable = Pte::page(pte.pfn(), vma.write_flags());
+            space.table.set(page, writable, self.hardware()).map_err(no_memory)?;
+            self.hardware().flush_page(page);
+            return Ok(());
+        }
+        if vma.shared {
+            // A boot frame of a file: the file gets a page of its own, which is then mapped.
+            space.table.set(page, Pte::EMPTY, self.hardware()).map_err(no_memory)?;
+            self.hardware().flush_page(page);
+            space.note_resident(-1);
+            return self.fault_file(space, vma, page, true);
+        }
+        let copy = if pte.pfn() == frame::zero_frame() {
+            frame::allocate_zeroed().map_err(no_memory)?
+        } else {
+            let copy = frame::allocate().map_err(no_memory)?;
+            mem::copy(copy, pte.pfn());
+            copy
+        };
+        self.sync_if_executable(vma, copy);
+        space.table.set(page, Pte::page(copy, vma.write_flags()), self.hardware()).map_err(no_memory)?;
+        self.hardware().flush_page(page);
+        if !flags.uncounted {
+            frame::put(pte.pfn());
+        }
+        Ok(())
+    }
+
+    fn sync_if_executable(&self, vma: &Vma, pfn: Pfn) {
+        if vma.protection.exec {
+            mem::sync_instruction_cache(pfn);
+        }
+    }
+
+    fn fault_file(&self, space: &mut Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
+        let mapping = vma.mapping().expect("a file area has a mapping");
+        let offset = vma.offset() + (page - vma.start);
+        if offset >= mapping.size() {
+            return Err(FaultError::Bus);
+        }
+        let source = mapping.page(offset / PAGE, write && vma.shared).map_err(|_| FaultError::OutOfMemory)?;
+        if write && !vma.shared {
+            let copied = frame::allocate().inspect(|copy| mem::copy(*copy, source.pfn));
+            source.put();
+            let copy = copied.map_err(|_| FaultError::OutOfMemory)?;
+            self.sync_if_executable(vma, copy);
+            return self.install(space, page, copy, vma.write_flags()).inspect_err(|_| {
+                frame::put(copy);
+            });
+        }
+        self.sync_if_executable(vma, source.pfn);
+        let flags = if write { vma.write_flags() } else { vma.read_flags() };
+        let flags = PageFlags { uncounted: source.uncounted, ..flags };
+        self.install(space, page, source.pfn, flags).inspect_err(|_| source.put())?;
+        if !write {
+            self.map_around(space, vma, page);
+        }
+        Ok(())
+    }
+
+    /// Maps the neighbours of a read fault that are in memory anyway. Failing to is no error.
+    fn map_around(&self, space: &mut Space, vma: &Vma, page: u64) {
+        let mapping = vma.mapping().expect("a file area has a mapping");
+        let window = page & !(FAULT_AROUND * PAGE - 1);
+        let start = window.max(vma.start).max(page / LEAF_SPAN * LEAF_SPAN);
+        let end = (window + FAULT_AROUND * PAGE).min(vma.end);
+        let size = mapping.size();
+        for neighbour in (start..end).step_by(PAGE_SIZE) {
+            let offset = vma.offset() + (neighbour - vma.start);
+            if neighbour == page || offset >= size || space.table.lookup(neighbour).is_valid() {
+                continue;
+            }
+            let Some(found) = mapping.page_if_cached(offset / PAGE) else { continue };
+            self.sync_if_executable(vma, found.pfn);
+            let flags = PageFlags { uncounted: found.uncounted, ..vma.read_flags() };
+            if self.install(space, neighbour, found.pfn, flags).is_err() {
+                found.put();
+                return;
+            }
+        }
+    }
+}

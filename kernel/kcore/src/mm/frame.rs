@@ -1,0 +1,341 @@
+//! Physical frames: a buddy allocator with per-CPU lists, a reference count per frame, and a pool of zeroed frames.
+//!
+//! The count of a page is the number of leaf tables (and caches) that refer to it; the count of a leaf table is the number
+//! of address spaces that share it. The metadata of all frames lies in frames of its own, viewed through
+//! `hal::mem::table`: two words each.
+//!
+//! User memory may not take the last frames: they are kept for the kernel's own small objects, which therefore need no
+//! failure path of their own (see `kernel/doc/decisions.md`).
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use abi::Errno;
+use hal::cpu::{self, PerCpu};
+use hal::mem::{self, FrameSource, PAGE_SIZE, Pfn};
+use hal::sync::IrqLock;
+
+use crate::Result;
+use crate::sync::order;
+
+/// Largest block: 2^10 frames, 4 MiB.
+const MAX_ORDER: u32 = 10;
+const ORDERS: usize = MAX_ORDER as usize + 1;
+/// Frame number that means "none" in lists.
+const NONE: u32 = u32::MAX;
+/// Metadata entries per frame.
+const METAS: u32 = 256;
+/// In the count word of a free block's first frame; its order is in the low bits.
+const FREE: u64 = 1 << 63;
+/// Frames that a per-CPU list holds, and how many move at once.
+const CACHE: usize = 64;
+const BATCH: usize = 32;
+/// Zeroed frames kept ready.
+const ZEROED: usize = 256;
+
+struct Buddy {
+    heads: [u32; ORDERS],
+    free: usize,
+}
+
+struct Cache<const N: usize> {
+    frames: [u32; N],
+    count: usize,
+}
+
+impl<const N: usize> Cache<N> {
+    const fn new() -> Self {
+        Self { frames: [0; N], count: 0 }
+    }
+
+    fn pop(&mut self) -> Option<Pfn> {
+        self.count = self.count.checked_sub(1)?;
+        Some(Pfn(self.frames[self.count]))
+    }
+
+    fn push(&mut self, pfn: Pfn) -> bool {
+        if self.count == N {
+            return false;
+        }
+        self.frames[self.count] = pfn.0;
+        self.count += 1;
+        true
+    }
+}
+
+const EMPTY_CACHE: IrqLock<Cache<CACHE>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
+
+hal::global! {
+    static BUDDY: IrqLock<Buddy> = IrqLock::new(order::FRAMES, Buddy { heads: [NONE; ORDERS], free: 0 });
+    static CACHES: PerCpu<IrqLock<Cache<CACHE>>> = PerCpu::new([EMPTY_CACHE; hal::MAX_CPUS]);
+    static ZERO_POOL: IrqLock<Cache<ZEROED>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
+    /// First frame of the metadata, and how many frames there are.
+    static META_BASE: AtomicU32 = AtomicU32::new(NONE);
+    static MANAGED: AtomicUsize = AtomicUsize::new(0);
+    /// Frames that user memory may not take.
+    static RESERVE: AtomicUsize = AtomicUsize::new(0);
+    /// A frame of zeros that read faults map; never written.
+    static ZERO_FRAME: AtomicU32 = AtomicU32::new(0);
+}
+
+#[inline(always)]
+fn meta(pfn: Pfn) -> (&'static AtomicU64, &'static AtomicU64) {
+    let table = mem::table(Pfn(META_BASE.load(Ordering::Relaxed) + pfn.0 / METAS));
+    let at = (pfn.0 % METAS) as usize * 2;
+    (&table[at], &table[at + 1])
+}
+
+/// Takes over the machine's free RAM. Once, at boot.
+pub fn init() {
+    let meta_frames = mem::max_pfn().div_ceil(METAS);
+    let ranges = mem::free_ranges();
+    let host = ranges.iter().rev().find(|range| range.count > meta_frames).expect("RAM holds its own metadata");
+    META_BASE.store(host.start.0, Ordering::Relaxed);
+    for n in 0..meta_frames {
+        mem::zero(Pfn(host.start.0 + n));
+    }
+    for range in ranges {
+        let skip = if range.start == host.start { meta_frames } else { 0 };
+        free_range(range.start.0 + skip, range.start.0 + range.count);
+    }
+    let managed = BUDDY.lock().free;
+    MANAGED.store(managed, Ordering::Relaxed);
+    RESERVE.store((managed / 256).max(32), Ordering::Relaxed);
+    mem::set_frame_source(FrameSource { allocate: allocate_for_kernel, free: free_block });
+    let zero = allocate_zeroed().expect("a fresh machine has frames");
+    ZERO_FRAME.store(zero.0, Ordering::Relaxed);
+}
+
+/// Frees `start..end` in the largest aligned blocks.
+fn free_range(mut start: u32, end: u32) {
+    let mut buddy = BUDDY.lock();
+    while start < end {
+        let fits = (end - start).ilog2();
+        let order = start.trailing_zeros().min(MAX_ORDER).min(fits);
+        buddy.free += 1 << order;
+        buddy.insert(Pfn(start), order);
+        start += 1 << order;
+    }
+}
+
+impl Buddy {
+    fn insert(&mut self, pfn: Pfn, order: u32) {
+        let (count, links) = meta(pfn);
+        let head = self.heads[order as usize];
+        count.store(FREE | u64::from(order), Ordering::Relaxed);
+        links.store(u64::from(head) | u64::from(NONE) << 32, Ordering::Relaxed);
+        if head != NONE {
+            let (_, links) = meta(Pfn(head));
+            let next = links.load(Ordering::Relaxed) & 0xffff_ffff;
+            links.store(next | u64::from(pfn.0) << 32, Ordering::Relaxed);
+        }
+        self.heads[order as usize] = pfn.0;
+    }
+
+    fn remove(&mut self, pfn: Pfn, order: u32) {
+        let (count, links) = meta(pfn);
+        let packed = links.load(Ordering::Relaxed);
+        let (next, previous) = (packed as u32, (packed >> 32) as u32);
+        if previous == NONE {
+            self.heads[order as usize] = next;
+        } else {
+            let (_, links) = meta(Pfn(previous));
+            links.store(u64::from(next) | links.load(Ordering::Relaxed) & !0xffff_ffff, Ordering::Relaxed);
+        }
+        if next != NONE {
+            let (_, links) = meta(Pfn(next));
+            links.store(links.load(Ordering::Relaxed) & 0xffff_ffff | u64::from(previous) << 32, Ordering::Relaxed);
+        }
+        count.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes a block, splitting a larger one if need be.
+    fn take(&mut self, order: u32) -> Option<Pfn> {
+        let found = (order..=MAX_ORDER).find(|o| self.heads[*o as usize] != NONE)?;
+        let pfn = Pfn(self.heads[found as usize]);
+        self.remove(pfn, found);
+        for o in (order..found).rev() {
+            self.insert(Pfn(pfn.0 + (1 << o)), o);
+        }
+        self.free -= 1 << order;
+        Some(pfn)
+    }
+
+    /// Gives a block back and joins it with its buddies.
+    fn give(&mut self, mut pfn: Pfn, mut order: u32) {
+        self.free += 1 << order;
+        while order < MAX_ORDER {
+            let other = Pfn(pfn.0 ^ (1 << order));
+            if other.0 >= mem::max_pfn() || meta(other).0.load(Ordering::Relaxed) != FREE | u64::from(order) {
+                break;
+            }
+            self.remove(other, order);
+            pfn = Pfn(pfn.0 & !(1 << order));
+            order += 1;
+        }
+        self.insert(pfn, order);
+    }
+}
+
+/// Runs `f` on this CPU's list.
+fn with_cache<R>(f: impl FnOnce(&mut Cache<CACHE>) -> R) -> R {
+    cpu::preempt_disable();
+    let result = f(&mut CACHES.this().lock());
+    cpu::preempt_enable();
+    result
+}
+
+/// One frame with reference count 1, contents undefined, leaving at least `reserve` frames.
+fn take_one(reserve: usize) -> Option<Pfn> {
+    let pfn = with_cache(|cache| {
+        if cache.count == 0 {
+            let mut buddy = BUDDY.lock();
+            if buddy.free <= reserve {
+                return None;
+            }
+            for _ in 0..BATCH {
+                let Some(pfn) = buddy.take(0) else { break };
+                cache.push(pfn);
+            }
+        }
+        cache.pop()
+    });
+    let pfn = pfn.or_else(|| ZERO_POOL.lock().pop())?;
+    meta(pfn).0.store(1, Ordering::Relaxed);
+    Some(pfn)
+}
+
+/// One frame for user memory, contents undefined, with reference count 1. `ENOMEM` when only the reserve is left.
+pub fn allocate() -> Result<Pfn> {
+    if mem::injected_failure() {
+        return Err(Errno::ENOMEM);
+    }
+    take_one(RESERVE.load(Ordering::Relaxed)).ok_or(Errno::ENOMEM)
+}
+
+/// One frame of zeros for user memory.
+pub fn allocate_zeroed() -> Result<Pfn> {
+    if mem::injected_failure() {
+        return Err(Errno::ENOMEM);
+    }
+    if let Some(pfn) = ZERO_POOL.lock().pop() {
+        meta(pfn).0.store(1, Ordering::Relaxed);
+        return Ok(pfn);
+    }
+    let pfn = take_one(RESERVE.load(Ordering::Relaxed)).ok_or(Errno::ENOMEM)?;
+    mem::zero(pfn);
+    Ok(pfn)
+}
+
+/// Zeroes up to `limit` frames ahead of time, for the idle-priority thread. Returns how many.
+pub fn zero_some(limit: usize) -> usize {
+    for done in 0..limit {
+        if ZERO_POOL.lock().count == ZEROED || free_count() < MANAGED.load(Ordering::Relaxed) / 16 {
+            return done;
+        }
+        let Some(pfn) = take_one(RESERVE.load(Ordering::Relaxed)) else { return done };
+        mem::zero(pfn);
+        meta(pfn).0.store(0, Ordering::Relaxed);
+        if !ZERO_POOL.lock().push(pfn) {
+            give_one(pfn);
+            return done;
+        }
+    }
+    limit
+}
+
+/// Whether the zeroed pool is less than half full.
+pub fn wants_zeroing() -> bool {
+    ZERO_POOL.lock().count < ZEROED / 2
+}
+
+fn give_one(pfn: Pfn) {
+    with_cache(|cache| {
+        if cache.push(pfn) {
+            return;
+        }
+        let mut buddy = BUDDY.lock();
+        for _ in 0..BATCH {
+            if let Some(old) = cache.pop() {
+                buddy.give(old, 0);
+            }
+        }
+        drop(buddy);
+        cache.push(pfn);
+    });
+}
+
+/// One more reference.
+#[inline(always)]
+pub fn get(pfn: Pfn) {
+    meta(pfn).0.fetch_add(1, Ordering::Relaxed);
+}
+
+/// One reference less; frees the frame at zero. True when it did.
+#[inline(always)]
+pub fn put(pfn: Pfn) -> bool {
+    let before = meta(pfn).0.fetch_sub(1, Ordering::AcqRel);
+    debug_assert!(before != 0 && before & FREE == 0, "frame {:#x} was put once too often", pfn.0);
+    if before == 1 {
+        give_one(pfn);
+        return true;
+    }
+    false
+}
+
+/// Drops a reference without freeing at zero: for leaf tables, whose last owner empties them first. True for the last.
+pub fn drop_reference(pfn: Pfn) -> bool {
+    meta(pfn).0.fetch_sub(1, Ordering::AcqRel) == 1
+}
+
+/// Frees a frame whose count [`drop_reference`] brought to zero.
+pub fn release(pfn: Pfn) {
+    give_one(pfn);
+}
+
+/// The reference count.
+#[inline(always)]
+pub fn references(pfn: Pfn) -> u64 {
+    meta(pfn).0.load(Ordering::Acquire)
+}
+
+/// The frame of zeros.
+pub fn zero_frame() -> Pfn {
+    Pfn(ZERO_FRAME.load(Ordering::Relaxed))
+}
+
+/// For hal: a block for the kernel's own use. It may take the reserve.
+fn allocate_for_kernel(order: u32) -> Option<Pfn> {
+    if order == 0 {
+        return take_one(0);
+    }
+    let pfn = BUDDY.lock().take(order)?;
+    meta(pfn).0.store(1, Ordering::Relaxed);
+    Some(pfn)
+}
+
+fn free_block(pfn: Pfn, order: u32) {
+    meta(pfn).0.store(0, Ordering::Relaxed);
+    if order == 0 { give_one(pfn) } else { BUDDY.lock().give(pfn, order) }
+}
+
+/// Free frames, those on per-CPU lists and the zeroed ones included.
+pub fn free_count() -> usize {
+    let cached: usize = CACHES.iter().map(|cache| cache.lock().count).sum();
+    let zeroed = ZERO_POOL.lock().count;
+    BUDDY.lock().free + cached + zeroed
+}
+
+/// Frames that the allocator manages.
+pub fn managed_count() -> usize {
+    MANAGED.load(Ordering::Relaxed)
+}
+
+/// Asks before kernel objects of about `bytes` are made for a user: `ENOMEM` when memory is down to twice the reserve.
+pub fn admit(bytes: usize) -> Result<()> {
+    if mem::injected_failure() {
+        return Err(Errno::ENOMEM);
+    }
+    let wanted = bytes.div_ceil(PAGE_SIZE) + RESERVE.load(Ordering::Relaxed);
+    let have = BUDDY.lock().free + CACHE;
+    if have < wanted { Err(Errno::ENOMEM) } else { Ok(()) }
+}

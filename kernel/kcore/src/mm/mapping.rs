@@ -1,0 +1,357 @@
+//! The page cache of one inode: Linux's `address_space`.
+//!
+//! A tmpfs file *is* its mapping: pages are made when they are written. A file of the initramfs starts from the frames
+//! that the boot loader filled, in place; a write replaces a page by a copy.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use abi::Errno;
+use hal::mem::{self, FrameRange, PAGE_SIZE, Pfn};
+use hal::sync::SpinLock;
+
+use super::{Mm, frame};
+use crate::Result;
+use crate::io::{IoDst, IoSrc};
+use crate::sync::order;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// One page of a file, as [`Mapping::page`] lends it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its frame.
+    pub pfn: Pfn,
+    /// A boot frame without a count; otherwise the caller owns one reference.
+    pub uncounted: bool,
+}
+
+impl Page {
+    /// Gives the caller's reference back.
+    pub fn put(self) {
+        if !self.uncounted {
+            frame::put(self.pfn);
+        }
+    }
+}
+
+struct Pages {
+    size: u64,
+    own: BTreeMap<u64, Pfn>,
+    boot: Option<FrameRange>,
+}
+
+/// Pages of a file by index, and who maps them.
+pub struct Mapping {
+    pages: SpinLock<Pages>,
+    mappers: SpinLock<Vec<Weak<Mm>>>,
+}
+
+impl Mapping {
+    /// An empty file.
+    pub fn new() -> Arc<Mapping> {
+        Self::with(Pages { size: 0, own: BTreeMap::new(), boot: None })
+    }
+
+    /// A file whose data lies in boot memory from the start of `range` on.
+    pub fn from_boot(range: FrameRange, length: u64) -> Arc<Mapping> {
+        Self::with(Pages { size: length, own: BTreeMap::new(), boot: Some(range) })
+    }
+
+    fn with(pages: Pages) -> Arc<Mapping> {
+        Arc::new(Mapping {
+            pages: SpinLock::new(order::PAGE_CACHE, pages),
+            mappers: SpinLock::new(order::PAGE_CACHE, Vec::new()),
+        })
+    }
+
+    /// Length of the file, bytes.
+    pub fn size(&self) -> u64 {
+        self.pages.lock().size
+    }
+
+    /// Pages that take memory.
+    pub fn allocated_pages(&self) -> u64 {
+        let pages = self.pages.lock();
+        let boot = pages.boot.map_or(0, |range| u64::from(range.count));
+        pages.own.len() as u64 + boot
+    }
+
+    /// The page with this index: `None` where the file has a hole. The caller gets a reference.
+    fn find(&self, index: u64) -> Option<Page> {
+        let pages = self.pages.lock();
+        if let Some(pfn) = pages.own.get(&index) {
+            frame::get(*pfn);
+            return Some(Page { pfn: *pfn, uncounted: false });
+        }
+        let range = pages.boot?;
+        // The last page of boot data is followed by other data: it is used only if the file fills it.
+        let whole = (index + 1) * PAGE <= pages.size;
+        let pfn = Pfn(range.start.0 + u32::try_from(index).ok().filter(|n| *n < range.count)?);
+        whole.then_some(Page { pfn, uncounted: true })
+    }
+
+    /// The page with this index, made if the file has none. For writing it is never a boot frame.
+    pub fn page(&self, index: u64, for_write: bool) -> Result<Page> {
+        match self.find(index) {
+            Some(page) if !(for_write && page.uncounted) => return Ok(page),
+            _ => {}
+        }
+        let fresh = frame::allocate_zeroed()?;
+        let mut pages = self.pages.lock();
+        if let Some(pfn) = pages.own.get(&index).copied() {
+            // Somebody was faster.
+            frame::get(pfn);
+            drop(pages);
+            frame::put(fresh);
+            return Ok(Page { pfn, uncounted: false });
+        }
+        pages.copy_boot_data(index, fresh);
+        pages.own.insert(index, fresh);
+        frame::get(fresh);
+        Ok(Page { pfn: fresh, uncounted: false })
+    }
+
+    /// The page if it is there, for mapping neighbours of a fault.
+    pub fn page_if_cached(&self, index: u64) -> Option<Page> {
+        self.find(index)
+    }
+
+    /// Reads from `offset` to the end of the file or of `dst`. Holes read as zeros.
+    pub fn read(&self, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
+        let mut at = offset;
+        let mut done = 0;
+        loop {
+            let size = self.size();
+            if at >= size || dst.remaining() == 0 {
+                return Ok(done);
+            }
+            let within = (at % PAGE) as usize;
+            let length = (PAGE_SIZE - within).min(usize::try_from(size - at).unwrap_or(usize::MAX)).min(dst.remaining());
+            let moved = match self.find(at / PAGE) {
+                Some(page) => {
+                    let moved = dst.put_frame(page.pfn, within, length);
+                    page.put();
+                    moved
+                }
+                None => self.read_boot_tail(at, length, dst),
+            };
+            match moved {
+                Ok(moved) => {
+                    done += moved;
+                    at += moved as u64;
+                    if moved < length {
+                        return Ok(done);
+                    }
+                }
+                Err(error) => return if done > 0 { Ok(done) } else { Err(error) },
+            }
+        }
+    }
+
+    /// A hole, or the partly filled last page of boot data.
+    fn read_boot_tail(&self, at: u64, length: usize, dst: &mut IoDst<'_>) -> Result<usize> {
+        let index = at / PAGE;
+        let boot = {
+            let pages = self.pages.lock();
+            pages.boot.filter(|range| index < u64::from(range.count)).map(|range| Pfn(range.start.0 + index as u32))
+        };
+        match boot {
+            Some(pfn) => dst.put_frame(pfn, (at % PAGE) as usize, length),
+            None => dst.put_zeros(length),
+        }
+    }
+
+    /// Writes from `offset`, growing the file. `ENOMEM` or `EFAULT` only if nothing was written.
+    pub fn write(&self, offset: u64, src: &mut IoSrc<'_>) -> Result<usize> {
+        let mut at = offset;
+        let mut done = 0;
+        while src.remaining() > 0 {
+            let within = (at % PAGE) as usize;
+            let length = (PAGE_SIZE - within).min(src.remaining());
+            let outcome = self.page(at / PAGE, true).and_then(|page| {
+                let moved = src.take_into_frame(page.pfn, within, length);
+                page.put();
+                moved
+            });
+            match outcome {
+                Ok(moved) => {
+                    done += moved;
+                    at += moved as u64;
+                    let mut pages = self.pages.lock();
+                    pages.size = pages.size.max(at);
+                    if moved < length {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sets the size. Pages beyond it go, also from address spaces; what is cut off in the last page reads as zeros if the
+    /// file grows again.
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        let old = self.size();
+        if size < old && size % PAGE != 0 {
+            // A page of its own, so that its tail can be zeroed.
+            let page = self.page(size / PAGE, true)?;
+            let within = (size % PAGE) as usize;
+            mem::write(page.pfn, within, &ZEROS[within..]);
+            page.put();
+        }
+        if size > old && old % PAGE != 0 && self.pages.lock().boot.is_some() {
+            self.page(old / PAGE, true)?.put();
+        }
+        let first_gone = size.div_ceil(PAGE);
+        let gone = {
+            let mut pages = self.pages.lock();
+            pages.size = size;
+            if let Some(range) = &mut pages.boot {
+                range.count = range.count.min(u32::try_from(first_gone).unwrap_or(u32::MAX));
+            }
+            pages.own.split_off(&first_gone)
+        };
+        if size < old {
+            self.unmap(first_gone, u64::MAX);
+        }
+        for pfn in gone.into_values() {
+            frame::put(pfn);
+        }
+        Ok(())
+    }
+
+    /// Makes `start..end` (bytes) read as zeros without changing the size (FALLOC_FL_PUNCH_HOLE).
+    pub fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
+        let end = end.min(self.size().next_multiple_of(PAGE));
+        let mut at = start;
+        while at < end {
+            let stop = end.min((at / PAGE + 1) * PAGE);
+            if at % PAGE == 0 && stop - at == PAGE {
+                self.drop_page(at / PAGE)?;
+            } else if let Some(page) = self.find(at / PAGE) {
+                page.put();
+                let page = self.page(at / PAGE, true)?;
+                mem::write(page.pfn, (at % PAGE) as usize, &ZEROS[..(stop - at) as usize]);
+                page.put();
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    fn drop_page(&self, index: u64) -> Result<()> {
+        let is_boot = self.pages.lock().boot.is_some_and(|range| index < u64::from(range.count));
+        if is_boot {
+            // Boot data cannot be let go of piecewise: a page of zeros stands before it.
+            let page = self.page(index, true)?;
+            mem::zero(page.pfn);
+            page.put();
+            return Ok(());
+        }
+        let gone = self.pages.lock().own.remove(&index);
+        self.unmap(index, index + 1);
+        if let Some(pfn) = gone {
+            frame::put(pfn);
+        }
+        Ok(())
+    }
+
+    /// The first byte of data at or behind `offset` (SEEK_DATA); `None` when only holes follow.
+    pub fn next_data(&self, offset: u64) -> Option<u64> {
+        let pages = self.pages.lock();
+        if offset >= pages.size {
+            return None;
+        }
+        let index = offset / PAGE;
+        if pages.boot.is_some_and(|range| index < u64::from(range.count)) {
+            return Some(offset);
+        }
+        let (found, _) = pages.own.range(index..).next()?;
+        Some(offset.max(found * PAGE)).filter(|at| *at < pages.size)
+    }
+
+    /// The first byte of a hole at or behind `offset` (SEEK_HOLE); the end of the file is one.
+    pub fn next_hole(&self, offset: u64) -> Option<u64> {
+        let pages = self.pages.lock();
+        if offset >= pages.size {
+            return None;
+        }
+        let mut index = offset / PAGE;
+        if let Some(range) = pages.boot {
+            index = index.max(u64::from(range.count));
+        }
+        for (found, _) in pages.own.range(index..) {
+            if *found != index {
+                break;
+            }
+            index += 1;
+        }
+        Some(offset.max(index * PAGE).min(pages.size))
+    }
+
+    /// Remembers that `mm` maps this file, so that truncation can reach it.
+    pub(super) fn add_mapper(&self, mm: Weak<Mm>) {
+        let mut mappers = self.mappers.lock();
+        mappers.retain(|known| known.strong_count() > 0);
+        if !mappers.iter().any(|known| known.ptr_eq(&mm)) {
+            mappers.push(mm);
+        }
+    }
+
+    fn unmap(&self, first: u64, end: u64) {
+        let mappers: Vec<_> = self.mappers.lock().iter().filter_map(Weak::upgrade).collect();
+        for mm in mappers {
+            mm.forget_file_pages(self, first, end);
+        }
+    }
+}
+
+impl Pages {
+    /// Fills a fresh page with what boot memory holds of it.
+    fn copy_boot_data(&self, index: u64, fresh: Pfn) {
+        let Some(range) = self.boot else { return };
+        let Some(n) = u32::try_from(index).ok().filter(|n| *n < range.count) else { return };
+        let valid = usize::try_from(self.size.saturating_sub(index * PAGE)).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+        let mut buffer = [0u8; 512];
+        for offset in (0..valid).step_by(512) {
+            let length = (valid - offset).min(512);
+            mem::read(Pfn(range.start.0 + n), offset, &mut buffer[..length]);
+            mem::write(fresh, offset, &buffer[..length]);
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        for pfn in core::mem::take(&mut self.pages.get_mut().own).into_values() {
+            frame::put(pfn);
+        }
+    }
+}
+
+static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+
+/// What a VMA keeps of the file that it maps.
+pub trait MappedFile: Send + Sync {
+    /// The pages.
+    fn mapping(&self) -> Arc<Mapping>;
+    /// The path for `/proc/PID/maps`.
+    fn name(&self) -> Vec<u8>;
+    /// Device (major, minor) and inode number.
+    fn device_and_inode(&self) -> (u32, u32, u64);
+    /// Opened for reading: else nothing can be mapped (`EACCES`).
+    fn readable(&self) -> bool;
+    /// Opened for writing: else no shared writable mapping (`EACCES`).
+    fn writable(&self) -> bool;
+    /// On a mount without noexec: else no executable mapping (`EPERM`).
+    fn executable(&self) -> bool;
+}
+
+/// A length that a file offset and a length make, checked.
+pub fn end_of(offset: u64, length: u64) -> Result<u64> {
+    offset.checked_add(length).filter(|end| *end <= i64::MAX.cast_unsigned()).ok_or(Errno::EOVERFLOW)
+}

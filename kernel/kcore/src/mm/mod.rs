@@ -1,0 +1,24 @@
+//! Memory: physical frames, page tables, address spaces, page faults, files in memory, program images.
+//!
+//! [`Mm`] is Linux's `mm_struct`: the VMAs and the page tables of a process, under one sleeping lock. [`frame`] hands out
+//! frames, [`table`] owns page tables (and shares them on fork), [`fault`] resolves faults, [`mapping`] is the page cache of
+//! one file, [`load`] builds address spaces from programs.
+
+pub mod fault;
+pub mod frame;
+pub mod load;
+pub mod mapping;
+mod space;
+pub mod table;
+pub mod vdso;
+pub mod vma;
+
+pub use fault::FaultError;
+pub use mapping::{MappedFile, Mapping};
+pub use space::{Counters, MapRequest, Mm, Placement, VmaInfo};
+pub use vma::{Backing, Protection, Role, Vma};
+
+/// Lowest address that user code may map (`/proc/sys/vm/mmap_min_addr`): NULL is never mapped.
+pub const MMAP_MIN_ADDR: u64 = 0x1_0000;
+/// One past the highest user address. The last page stays free, as on Linux, so that no address wraps.
+pub const TASK_SIZE: u64 = hal::pte::USER_VA_END - hal::mem::PAGE_SIZE as u64;

@@ -1,0 +1,972 @@
+//! The address space: a tree of VMAs over page tables (Linux `mm_struct`).
+//!
+//! Every operation is validate, then change: what can fail (limits, tables, splits) comes before the first visible change.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::Errno;
+use hal::mem::{self, PAGE_SIZE, Pfn};
+use hal::mmu::AddressSpace;
+use hal::pte::{PageFlags, Pte};
+
+use super::fault::FaultError;
+use super::table::{Gather, PageTable};
+use super::{Backing, MMAP_MIN_ADDR, Mapping, Protection, Role, TASK_SIZE, Vma, frame};
+use crate::Result;
+use crate::sync::{Mutex, MutexGuard};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// `/proc/sys/vm/max_map_count`.
+const MAX_VMAS: usize = 65_530;
+/// Unmapped pages that a growing stack keeps below it (Linux `stack_guard_gap`).
+const STACK_GAP: u64 = 256 * PAGE;
+
+/// An address space.
+pub struct Mm {
+    hardware: AddressSpace,
+    space: Mutex<Space>,
+    /// Largest resident set so far, pages.
+    max_rss: AtomicU64,
+    /// The weak reference to itself that mappings keep.
+    this: Weak<Mm>,
+}
+
+/// What the lock guards.
+pub struct Space {
+    pub(super) vmas: BTreeMap<u64, Vma>,
+    pub(super) table: PageTable,
+    resident: i64,
+    total_pages: u64,
+    locked_pages: u64,
+    /// Addresses that `/proc/PID/stat` shows and exec sets.
+    pub marks: Marks,
+    brk: u64,
+    mmap_base: u64,
+    limits: Limits,
+    /// MCL_FUTURE.
+    lock_future: bool,
+}
+
+/// Where the parts of the program lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// Code.
+    pub start_code: u64,
+    /// End of code.
+    pub end_code: u64,
+    /// Initialised data.
+    pub start_data: u64,
+    /// End of data.
+    pub end_data: u64,
+    /// First address of the brk area.
+    pub start_brk: u64,
+    /// The initial stack pointer's page.
+    pub start_stack: u64,
+    /// argv strings.
+    pub arg_start: u64,
+    /// Their end.
+    pub arg_end: u64,
+    /// Environment strings.
+    pub env_start: u64,
+    /// Their end.
+    pub env_end: u64,
+    /// Where the vDSO's code is.
+    pub vdso: u64,
+}
+
+/// Limits of the process in force for this operation, bytes (getrlimit(2)).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// RLIMIT_AS.
+    pub address_space: u64,
+    /// RLIMIT_DATA.
+    pub data: u64,
+    /// RLIMIT_STACK.
+    pub stack: u64,
+    /// RLIMIT_MEMLOCK, or infinite with CAP_IPC_LOCK.
+    pub memlock: u64,
+}
+
+impl Limits {
+    /// No limits.
+    pub const NONE: Limits =
+        Limits { address_space: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX };
+}
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Anywhere, near this address if that is free (0: no wish).
+    Hint(u64),
+    /// Exactly here, replacing what is there (MAP_FIXED).
+    Fixed(u64),
+    /// Exactly here, `EEXIST` if something is there (MAP_FIXED_NOREPLACE).
+    FixedNoReplace(u64),
+}
+
+/// What [`Mm::map`] is to do.
+pub struct MapRequest {
+    /// Where.
+    pub placement: Placement,
+    /// Bytes, not zero.
+    pub length: u64,
+    /// Rights.
+    pub protection: Protection,
+    /// MAP_SHARED.
+    pub shared: bool,
+    /// Source of pages.
+    pub backing: Backing,
+    /// MAP_GROWSDOWN.
+    pub grows_down: bool,
+    /// Name in `/proc/PID/maps`.
+    pub role: Role,
+    /// MAP_LOCKED.
+    pub locked: bool,
+}
+
+impl MapRequest {
+    /// Private anonymous memory.
+    pub fn anonymous(placement: Placement, length: u64, protection: Protection) -> Self {
+        Self {
+            placement,
+            length,
+            protection,
+            shared: false,
+            backing: Backing::Anonymous,
+            grows_down: false,
+            role: Role::None,
+            locked: false,
+        }
+    }
+}
+
+/// An area as `/proc/PID/maps` shows it.
+pub struct VmaInfo {
+    /// The area.
+    pub vma: Vma,
+    /// Resident pages.
+    pub resident: u64,
+}
+
+/// Sizes in pages, for `/proc/PID/statm` and status.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// All areas.
+    pub total: u64,
+    /// Resident.
+    pub resident: u64,
+    /// Resident pages of files.
+    pub shared: u64,
+    /// Executable areas of files.
+    pub text: u64,
+    /// Private writable areas.
+    pub data: u64,
+    /// Stack areas.
+    pub stack: u64,
+    /// Locked.
+    pub locked: u64,
+    /// Largest resident set.
+    pub max_resident: u64,
+}
+
+fn page_up(value: u64) -> Result<u64> {
+    value.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)
+}
+
+impl Space {
+    /// The area that holds `address`.
+    pub fn find(&self, address: u64) -> Option<&Vma> {
+        self.vmas.range(..=address).next_back().map(|(_, vma)| vma).filter(|vma| address < vma.end)
+    }
+
+    /// The first area that ends behind `address`.
+    fn find_from(&self, address: u64) -> Option<&Vma> {
+        self.find(address).or_else(|| self.vmas.range(address..).next().map(|(_, vma)| vma))
+    }
+
+    fn is_free(&self, start: u64, end: u64) -> bool {
+        self.find_from(start).is_none_or(|vma| vma.start >= end)
+    }
+
+    pub(super) fn note_resident(&mut self, pages: i64) {
+        self.resident += pages;
+    }
+
+    /// Starts of the areas that meet `start..end`.
+    fn overlapping(&self, start: u64, end: u64) -> Vec<u64> {
+        let first = self.find(start).map(|vma| vma.start);
+        let later = self.vmas.range(start..end).map(|(at, _)| *at);
+        let mut starts: Vec<u64> = first.into_iter().chain(later).collect();
+        starts.dedup();
+        starts
+    }
+
+    /// Cuts areas so that `at` is a border.
+    fn split_at(&mut self, at: u64) {
+        let Some(start) = self.find(at).map(|vma| vma.start).filter(|start| *start < at) else { return };
+        let vma = self.vmas.get_mut(&start).expect("found above");
+        let upper = vma.split_off(at);
+        self.vmas.insert(at, upper);
+    }
+
+    /// Joins the area at `start` with its neighbours where they continue each other.
+    fn merge_around(&mut self, start: u64) {
+        let mut start = start;
+        let Some(vma) = self.vmas.get(&start) else { return };
+        if let Some((at, before)) = self.vmas.range(..start).next_back()
+            && before.continues_into(vma)
+        {
+            let (at, end) = (*at, vma.end);
+            self.vmas.remove(&start);
+            self.vmas.get_mut(&at).expect("found above").end = end;
+            start = at;
+        }
+        let vma = &self.vmas[&start];
+        if let Some(after) = self.vmas.get(&vma.end)
+            && vma.continues_into(after)
+        {
+            let (at, end) = (after.start, after.end);
+            self.vmas.remove(&at);
+            self.vmas.get_mut(&start).expect("looked at above").end = end;
+        }
+    }
+
+    /// The highest gap of `length` bytes below the mmap base (top-down, as Linux's default layout).
+    fn find_gap(&self, length: u64) -> Option<u64> {
+        let mut ceiling = self.mmap_base;
+        for vma in self.vmas.range(..self.mmap_base).rev().map(|(_, vma)| vma) {
+            if vma.end < ceiling && ceiling - vma.end >= length {
+                break;
+            }
+            // A growing stack keeps its distance.
+            let gap = if vma.grows_down { STACK_GAP } else { 0 };
+            ceiling = ceiling.min(vma.start.saturating_sub(gap));
+        }
+        let bottom = ceiling.checked_sub(length).filter(|start| *start >= MMAP_MIN_ADDR);
+        match bottom {
+            Some(start) if self.is_free(start, start + length) => Some(start),
+            _ => self.find_gap_above(length),
+        }
+    }
+
+    /// The lowest gap above the mmap base, when the room below is used up.
+    fn find_gap_above(&self, length: u64) -> Option<u64> {
+        let mut at = self.mmap_base;
+        for vma in self.vmas.range(self.mmap_base..).map(|(_, vma)| vma) {
+            if vma.start >= at && vma.start - at >= length {
+                return Some(at);
+            }
+            at = at.max(vma.end);
+        }
+        (TASK_SIZE.saturating_sub(at) >= length).then_some(at)
+    }
+
+    fn place(&self, placement: Placement, length: u64) -> Result<u64> {
+        let fits = |start: u64| {
+            start % PAGE == 0 && start >= MMAP_MIN_ADDR && start.checked_add(length).is_some_and(|end| end <= TASK_SIZE)
+        };
+        match placement {
+            Placement::Fixed(start) | Placement::FixedNoReplace(start) if start % PAGE != 0 => Err(Errno::EINVAL),
+            Placement::Fixed(start) | Placement::FixedNoReplace(start) if !fits(start) => {
+                // Below mmap_min_addr only a capability would help; beyond the end there is no memory (mmap(2)).
+                Err(if start < MMAP_MIN_ADDR { Errno::EPERM } else { Errno::ENOMEM })
+            }
+            Placement::Fixed(start) => Ok(start),
+            Placement::FixedNoReplace(start) if self.is_free(start, start + length) => Ok(start),
+            Placement::FixedNoReplace(_) => Err(Errno::EEXIST),
+            Placement::Hint(hint) => {
+                let hint = hint / PAGE * PAGE;
+                if hint != 0 && fits(hint) && self.is_free(hint, hint + length) {
+                    return Ok(hint);
+                }
+                self.find_gap(length).ok_or(Errno::ENOMEM)
+            }
+        }
+    }
+
+    fn data_pages(&self) -> u64 {
+        let counts = |vma: &&Vma| !vma.shared && vma.protection.write && !vma.grows_down;
+        self.vmas.values().filter(counts).map(Vma::pages).sum()
+    }
+
+    /// RLIMIT_AS, RLIMIT_DATA and the number of areas, for `pages` more (Linux `may_expand_vm`).
+    fn charge(&self, pages: u64, private_writable: bool) -> Result<()> {
+        let over = |limit: u64, now: u64| limit != u64::MAX && (now + pages).saturating_mul(PAGE) > limit;
+        if over(self.limits.address_space, self.total_pages) || self.vmas.len() >= MAX_VMAS {
+            return Err(Errno::ENOMEM);
+        }
+        if private_writable && self.limits.data != u64::MAX && over(self.limits.data, self.data_pages()) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
+    }
+
+    /// A fault just below a stack: extends it if RLIMIT_STACK and the gap below allow. Returns the extended area.
+    pub(super) fn grow_stack(&mut self, mm: &Mm, address: u64) -> Option<Vma> {
+        let start = address & !(PAGE - 1);
+        let (at, vma) = self.vmas.range(address..).next()?;
+        if !vma.grows_down || start < MMAP_MIN_ADDR {
+            return None;
+        }
+        let (at, end) = (*at, vma.end);
+        if end - start > self.limits.stack {
+            return None;
+        }
+        let below = self.vmas.range(..at).next_back().map(|(_, vma)| vma);
+        if below.is_some_and(|below| !below.grows_down && start < below.end + STACK_GAP) {
+            return None;
+        }
+        let pages = (at - start) / PAGE;
+        self.charge(pages, false).ok()?;
+        let mut vma = self.vmas.remove(&at)?;
+        vma.start = start;
+        self.total_pages += pages;
+        self.vmas.insert(start, vma.clone());
+        mm.note_peak(self);
+        Some(vma)
+    }
+}
+
+impl Mm {
+    /// An empty address space.
+    pub fn new() -> Result<Arc<Mm>> {
+        let table = PageTable::new()?;
+        Ok(Self::with(Space {
+            vmas: BTreeMap::new(),
+            table,
+            resident: 0,
+            total_pages: 0,
+            locked_pages: 0,
+            marks: Marks::default(),
+            brk: 0,
+            mmap_base: TASK_SIZE,
+            limits: Limits::NONE,
+            lock_future: false,
+        }))
+    }
+
+    fn with(space: Space) -> Arc<Mm> {
+        Arc::new_cyclic(|this| Mm {
+            hardware: AddressSpace::new(space.table.root()),
+            space: Mutex::new(space),
+            max_rss: AtomicU64::new(0),
+            this: this.clone(),
+        })
+    }
+
+    /// The hardware's view, to activate and flush.
+    #[inline(always)]
+    pub fn hardware(&self) -> &AddressSpace {
+        &self.hardware
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Space> {
+        self.space.lock()
+    }
+
+    /// The limits that operations of the current process are held to. Called by the memory system calls and by exec.
+    pub fn set_limits(&self, limits: Limits) {
+        self.lock().limits = limits;
+    }
+
+    /// Where mappings without a wish go: below this.
+    pub fn set_mmap_base(&self, base: u64) {
+        self.lock().mmap_base = base / PAGE * PAGE;
+    }
+
+    /// Records where the program's parts are; the brk area begins at `marks.start_brk`.
+    pub fn set_marks(&self, marks: Marks) {
+        let mut space = self.lock();
+        space.marks = marks;
+        space.brk = marks.start_brk;
+    }
+
+    /// Where the program's parts are.
+    pub fn marks(&self) -> Marks {
+        self.lock().marks
+    }
+
+    fn note_peak(&self, space: &Space) {
+        self.max_rss.fetch_max(space.resident.max(0).cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Largest resident set so far, pages.
+    pub fn max_rss_pages(&self) -> u64 {
+        let now = self.lock().resident.max(0).cast_unsigned();
+        self.max_rss.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    /// A copy-on-write twin (fork(2)). Leaf tables are shared, see [`super::table`].
+    pub fn fork(&self) -> Result<Arc<Mm>> {
+        let mut space = self.lock();
+        frame::admit(space.vmas.len() * size_of::<Vma>())?;
+        let table = space.table.fork();
+        // Whatever became of it, this side's entries may be read-only now.
+        self.hardware.flush_all();
+        let child = Self::with(Space {
+            vmas: space.vmas.clone(),
+            table: table?,
+            resident: space.resident,
+            total_pages: space.total_pages,
+            locked_pages: 0,
+            marks: space.marks,
+            brk: space.brk,
+            mmap_base: space.mmap_base,
+            limits: space.limits,
+            lock_future: false,
+        });
+        let mut theirs = child.lock();
+        for vma in theirs.vmas.values_mut() {
+            vma.locked = false;
+            if let Some(mapping) = vma.mapping() {
+                mapping.add_mapper(child.this.clone());
+            }
+        }
+        let special = theirs.vmas.values().filter(|vma| vma.dont_fork || vma.wipe_on_fork);
+        for (start, end, keep) in special.map(|vma| (vma.start, vma.end, !vma.dont_fork)).collect::<Vec<_>>() {
+            child.discard(&mut theirs, start, end)?;
+            if !keep {
+                let gone = theirs.vmas.remove(&start);
+                theirs.total_pages -= gone.map_or(0, |vma| vma.pages());
+            }
+        }
+        drop(theirs);
+        self.note_peak(&space);
+        Ok(child)
+    }
+
+    /// mmap(2). Returns the address.
+    pub fn map(&self, request: MapRequest) -> Result<u64> {
+        let length = page_up(request.length)?;
+        if length == 0 || length > TASK_SIZE {
+            return Err(if request.length == 0 { Errno::EINVAL } else { Errno::ENOMEM });
+        }
+        let mut space = self.lock();
+        let start = space.place(request.placement, length)?;
+        let end = start + length;
+        let pages = length / PAGE;
+        let replaced: u64 = if matches!(request.placement, Placement::Fixed(_)) {
+            space.overlapping(start, end).iter().map(|at| overlap_pages(&space.vmas[at], start, end)).sum()
+        } else {
+            0
+        };
+        space.charge(pages.saturating_sub(replaced), !request.shared && request.protection.write)?;
+        let locked = request.locked || space.lock_future;
+        if locked && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
+            return Err(Errno::EAGAIN);
+        }
+        if replaced > 0 {
+            self.unmap_locked(&mut space, start, end)?;
+        }
+        let vma = Vma {
+            start,
+            end,
+            protection: request.protection,
+            shared: request.shared,
+            backing: request.backing,
+            grows_down: request.grows_down,
+            role: request.role,
+            locked,
+            dont_fork: false,
+            wipe_on_fork: false,
+        };
+        if let Some(mapping) = vma.mapping() {
+            mapping.add_mapper(self.this.clone());
+        }
+        space.total_pages += pages;
+        space.locked_pages += if locked { pages } else { 0 };
+        space.vmas.insert(start, vma);
+        space.merge_around(start);
+        if locked {
+            self.populate_locked(&mut space, start, end);
+        }
+        Ok(start)
+    }
+
+    /// munmap(2).
+    pub fn unmap(&self, start: u64, length: u64) -> Result<()> {
+        let length = page_up(length).map_err(|_| Errno::EINVAL)?;
+        if start % PAGE != 0 || length == 0 || start.checked_add(length).is_none_or(|end| end > TASK_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        let mut space = self.lock();
+        self.unmap_locked(&mut space, start, start + length)
+    }
+
+    fn unmap_locked(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
+        if space.is_free(start, end) {
+            return Ok(());
+        }
+        // Splitting makes at most two more areas.
+        if space.vmas.len() + 2 > MAX_VMAS {
+            return Err(Errno::ENOMEM);
+        }
+        // Tables at the two edges may have to be copied; that can fail, so it comes first.
+        space.table.own_range(start, start + 1, &self.hardware)?;
+        space.table.own_range(end - 1, end, &self.hardware)?;
+        space.split_at(start);
+        space.split_at(end);
+        for at in space.overlapping(start, end) {
+            let vma = space.vmas.remove(&at).expect("listed above");
+            space.total_pages -= vma.pages();
+            space.locked_pages -= if vma.locked { vma.pages() } else { 0 };
+        }
+        self.discard(space, start, end)
+    }
+
+    /// Takes the pages of a range out of the tables and frees them.
+    fn discard(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
+        self.note_peak(space);
+        let mut gather = Gather::default();
+        let outcome = space.table.unmap(start, end, &self.hardware, &mut gather);
+        space.resident -= gather.removed as i64;
+        if gather.removed > 0 {
+            self.hardware.flush_range(start, ((end - start) / PAGE) as usize);
+        }
+        gather.release();
+        outcome
+    }
+
+    /// mprotect(2).
+    pub fn protect(&self, start: u64, length: u64, protection: Protection) -> Result<()> {
+        let length = page_up(length)?;
+        let end = start.checked_add(length).ok_or(Errno::ENOMEM)?;
+        if start % PAGE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let mut space = self.lock();
+        check_covered(&space, start, end)?;
+        for at in space.overlapping(start, end) {
+            may_protect(&space.vmas[&at], protection)?;
+        }
+        space.table.own_range(start, end, &self.hardware)?;
+        space.split_at(start);
+        space.split_at(end);
+        for at in space.overlapping(start, end) {
+            let vma = space.vmas.get_mut(&at).expect("listed above");
+            vma.protection = protection;
+            let (from, to, read) = (vma.start, vma.end, vma.read_flags());
+            space.table.update(from, to, &self.hardware, |pte| {
+                let old = pte.flags();
+                // Write access comes back through a fault, which knows whether the page must be copied.
+                let flags = PageFlags { read: read.read, exec: read.exec, write: old.write && protection.write, ..old };
+                Pte::page(pte.pfn(), flags)
+            })?;
+        }
+        self.hardware.flush_range(start, (length / PAGE) as usize);
+        for at in space.overlapping(start, end) {
+            space.merge_around(at);
+        }
+        Ok(())
+    }
+
+    /// brk(2): the new break, or the old one when it cannot be moved.
+    pub fn set_brk(&self, wanted: u64) -> u64 {
+        let mut space = self.lock();
+        let (base, old) = (space.marks.start_brk, space.brk);
+        if wanted < base || base == 0 || wanted > TASK_SIZE {
+            return old;
+        }
+        let data = wanted - base + (space.marks.end_data - space.marks.start_data);
+        if data > space.limits.data {
+            return old;
+        }
+        let (old_end, new_end) = (old.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
+        let done = if new_end < old_end {
+            self.unmap_locked(&mut space, new_end, old_end)
+        } else if new_end > old_end {
+            self.grow_heap(&mut space, old_end, new_end)
+        } else {
+            Ok(())
+        };
+        if done.is_ok() {
+            space.brk = wanted;
+        }
+        space.brk
+    }
+
+    fn grow_heap(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
+        // A page stays free between the heap and what is above it.
+        if !space.is_free(start, end + PAGE) {
+            return Err(Errno::ENOMEM);
+        }
+        let pages = (end - start) / PAGE;
+        space.charge(pages, true)?;
+        let vma = Vma {
+            start,
+            end,
+            protection: Protection { read: true, write: true, exec: false },
+            shared: false,
+            backing: Backing::Anonymous,
+            grows_down: false,
+            role: Role::Heap,
+            locked: space.lock_future,
+            dont_fork: false,
+            wipe_on_fork: false,
+        };
+        space.total_pages += pages;
+        space.vmas.insert(start, vma);
+        space.merge_around(start);
+        Ok(())
+    }
+
+    /// mremap(2). `fixed` is the new address of MREMAP_FIXED.
+    pub fn remap(
+        &self,
+        old: u64,
+        old_length: u64,
+        new_length: u64,
+        may_move: bool,
+        fixed: Option<u64>,
+    ) -> Result<u64> {
+        if old % PAGE != 0 || new_length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (old_length, new_length) = (page_up(old_length)?, page_up(new_length)?);
+        let mut space = self.lock();
+        if let Some(new) = fixed {
+            let overlaps = new < old.saturating_add(old_length) && old < new.saturating_add(new_length);
+            if new % PAGE != 0 || overlaps || new.checked_add(new_length).is_none_or(|end| end > TASK_SIZE) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        let vma = space.find(old).cloned().ok_or(Errno::EFAULT)?;
+        if old_length == 0 {
+            // A second view of shared memory (mremap(2)); private pages cannot be in two places.
+            if !vma.shared {
+                return Err(Errno::EINVAL);
+            }
+        } else if old + old_length > vma.end {
+            return Err(Errno::EFAULT);
+        }
+        if fixed.is_none() && new_length <= old_length && old_length > 0 {
+            if new_length < old_length {
+                self.unmap_locked(&mut space, old + new_length, old + old_length)?;
+            }
+            return Ok(old);
+        }
+        let growth = new_length.saturating_sub(old_length) / PAGE;
+        space.charge(growth, !vma.shared && vma.protection.write)?;
+        if vma.locked && (space.locked_pages + growth).saturating_mul(PAGE) > space.limits.memlock {
+            return Err(Errno::EAGAIN);
+        }
+        let at_end = old + old_length == vma.end && old_length > 0;
+        if fixed.is_none() && at_end && space.is_free(vma.end, old + new_length) && old + new_length <= TASK_SIZE {
+            space.vmas.get_mut(&vma.start).expect("found above").end = old + new_length;
+            space.total_pages += growth;
+            space.merge_around(vma.start);
+            return Ok(old);
+        }
+        if !may_move {
+            return Err(Errno::ENOMEM);
+        }
+        self.move_area(&mut space, vma, old, old_length, new_length, fixed)
+    }
+
+    fn move_area(
+        &self,
+        space: &mut Space,
+        vma: Vma,
+        old: u64,
+        old_length: u64,
+        new_length: u64,
+        fixed: Option<u64>,
+    ) -> Result<u64> {
+        let new = match fixed {
+            Some(new) => {
+                self.unmap_locked(space, new, new + new_length)?;
+                new
+            }
+            None => space.find_gap(new_length).ok_or(Errno::ENOMEM)?,
+        };
+        let moved = old_length.min(new_length);
+        space.table.relocate(old, new, moved, &self.hardware)?;
+        self.hardware.flush_range(old, (moved / PAGE) as usize);
+        let mut target = vma;
+        if target.start < old {
+            target = target.split_off(old);
+        }
+        let offset_change = Vma { start: new, end: new + new_length, ..target };
+        if old_length > 0 {
+            self.unmap_locked(space, old, old + old_length)?;
+        }
+        space.total_pages += new_length / PAGE;
+        space.locked_pages += if offset_change.locked { new_length / PAGE } else { 0 };
+        space.vmas.insert(new, offset_change);
+        space.merge_around(new);
+        Ok(new)
+    }
+
+    /// Drops the pages of a range: private ones read as zeros or as the file again (MADV_DONTNEED). `ENOMEM` when a part
+    /// is not mapped, after doing the rest.
+    pub fn discard_range(&self, start: u64, end: u64) -> Result<()> {
+        let mut space = self.lock();
+        for at in space.overlapping(start, end) {
+            let vma = &space.vmas[&at];
+            if vma.locked || matches!(vma.backing, Backing::Special) {
+                return Err(Errno::EINVAL);
+            }
+            let (from, to) = (vma.start.max(start), vma.end.min(end));
+            self.discard(&mut space, from, to)?;
+        }
+        check_covered(&space, start, end)
+    }
+
+    /// Changes a flag of the areas in a range (MADV_DONTFORK and the like, mlock). `ENOMEM` when a part is not mapped.
+    pub fn change_areas(&self, start: u64, end: u64, change: impl Fn(&mut Vma) -> Result<()>) -> Result<()> {
+        let mut space = self.lock();
+        check_covered(&space, start, end)?;
+        space.split_at(start);
+        space.split_at(end);
+        for at in space.overlapping(start, end) {
+            change(space.vmas.get_mut(&at).expect("listed above"))?;
+        }
+        space.locked_pages = space.vmas.values().filter(|vma| vma.locked).map(Vma::pages).sum();
+        for at in space.overlapping(start, end) {
+            space.merge_around(at);
+        }
+        Ok(())
+    }
+
+    /// mlock(2): brings the pages in and charges RLIMIT_MEMLOCK.
+    pub fn lock_range(&self, start: u64, end: u64) -> Result<()> {
+        {
+            let space = self.lock();
+            check_covered(&space, start, end)?;
+            let unlocked = |at: &u64| if space.vmas[at].locked { 0 } else { overlap_pages(&space.vmas[at], start, end) };
+            let more: u64 = space.overlapping(start, end).iter().map(unlocked).sum();
+            if (space.locked_pages + more).saturating_mul(PAGE) > space.limits.memlock {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        self.change_areas(start, end, |vma| {
+            vma.locked = true;
+            Ok(())
+        })?;
+        let mut space = self.lock();
+        self.populate_locked(&mut space, start, end);
+        Ok(())
+    }
+
+    /// mlockall(2).
+    pub fn lock_all(&self, current: bool, future: bool) -> Result<()> {
+        let mut space = self.lock();
+        if current && space.total_pages.saturating_mul(PAGE) > space.limits.memlock {
+            return Err(Errno::ENOMEM);
+        }
+        space.lock_future = future;
+        if current {
+            space.vmas.values_mut().for_each(|vma| vma.locked = true);
+            space.locked_pages = space.total_pages;
+            for (start, end) in space.vmas.values().map(|vma| (vma.start, vma.end)).collect::<Vec<_>>() {
+                self.populate_locked(&mut space, start, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// munlockall(2).
+    pub fn unlock_all(&self) {
+        let mut space = self.lock();
+        space.lock_future = false;
+        space.locked_pages = 0;
+        space.vmas.values_mut().for_each(|vma| vma.locked = false);
+    }
+
+    /// Brings pages in ahead of use (MAP_POPULATE, MADV_WILLNEED). Failing to is no error.
+    pub fn populate(&self, start: u64, end: u64) {
+        self.populate_locked(&mut self.lock(), start, end);
+    }
+
+    fn populate_locked(&self, space: &mut Space, start: u64, end: u64) {
+        for at in space.overlapping(start, end) {
+            let vma = space.vmas[&at].clone();
+            let write = vma.protection.write && !vma.shared;
+            for page in (vma.start.max(start)..vma.end.min(end)).step_by(PAGE_SIZE) {
+                let present = space.table.lookup(page).is_valid();
+                if !present && self.resolve(space, &vma, page, write).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// mincore(2): one byte a page, bit 0 for resident.
+    pub fn residency(&self, start: u64, pages: usize) -> Result<Vec<u8>> {
+        let space = self.lock();
+        let mut map = Vec::new();
+        map.try_reserve_exact(pages).map_err(|_| Errno::ENOMEM)?;
+        for n in 0..pages as u64 {
+            let page = start + n * PAGE;
+            let vma = space.find(page).ok_or(Errno::ENOMEM)?;
+            let cached = || {
+                let index = (vma.offset() + page - vma.start) / PAGE;
+                vma.mapping().and_then(|mapping| mapping.page_if_cached(index)).is_some_and(|found| {
+                    found.put();
+                    true
+                })
+            };
+            map.push(u8::from(space.table.lookup(page).is_valid() || cached()));
+        }
+        Ok(map)
+    }
+
+    /// Whether a whole range is mapped: `ENOMEM` if not (msync(2) and others).
+    pub fn check_mapped(&self, start: u64, end: u64) -> Result<()> {
+        check_covered(&self.lock(), start, end)
+    }
+
+    /// Installs a kernel frame at an address of a special area.
+    pub fn install_special(&self, address: u64, pfn: Pfn, exec: bool) -> Result<()> {
+        let flags = PageFlags { read: true, exec, uncounted: true, ..PageFlags::default() };
+        let mut space = self.lock();
+        space.table.set(address, Pte::page(pfn, flags), &self.hardware)?;
+        space.note_resident(1);
+        hal::mmu::publish_entries();
+        Ok(())
+    }
+
+    /// A file lost the pages `first..end`: they go from here too.
+    pub(super) fn forget_file_pages(&self, mapping: &Mapping, first: u64, end: u64) {
+        let mut space = self.lock();
+        let shows = |vma: &&Vma| vma.mapping().is_some_and(|known| core::ptr::eq(&**known, mapping));
+        let ranges: Vec<(u64, u64)> = space
+            .vmas
+            .values()
+            .filter(shows)
+            .filter_map(|vma| {
+                let base = vma.offset() / PAGE;
+                let from = first.max(base) - base;
+                let to = end.saturating_sub(base).min(vma.pages());
+                (from < to).then(|| (vma.start + from * PAGE, vma.start + to * PAGE))
+            })
+            .collect();
+        for (start, end) in ranges {
+            // Without a frame to copy a shared table the pages stay mapped: stale data, not lost data.
+            let _ = self.discard(&mut space, start, end);
+        }
+    }
+
+    /// For a futex: the frame and offset behind an address in shared memory, `None` for private memory.
+    pub fn shared_key(&self, address: u64) -> Result<Option<(Pfn, u64)>> {
+        let mut space = self.lock();
+        let vma = space.find(address).cloned().ok_or(Errno::EFAULT)?;
+        if !vma.shared {
+            return Ok(None);
+        }
+        let page = address & !(PAGE - 1);
+        if !space.table.lookup(page).is_valid() {
+            self.resolve(&mut space, &vma, page, vma.protection.write).map_err(|_| Errno::EFAULT)?;
+        }
+        Ok(Some((space.table.lookup(page).pfn(), address % PAGE)))
+    }
+
+    /// Reads another process's memory (`/proc/PID/mem`, ptrace). Returns the bytes read before the first hole.
+    pub fn read_remote(&self, address: u64, buffer: &mut [u8]) -> usize {
+        self.access_remote(address, buffer.len(), false, |pfn, offset, done, n| {
+            mem::read(pfn, offset, &mut buffer[done..done + n]);
+        })
+    }
+
+    /// Writes another process's memory, copying private pages first, read-only ones too (ptrace's POKE).
+    pub fn write_remote(&self, address: u64, bytes: &[u8]) -> usize {
+        self.access_remote(address, bytes.len(), true, |pfn, offset, done, n| {
+            mem::write(pfn, offset, &bytes[done..done + n]);
+        })
+    }
+
+    fn access_remote(
+        &self,
+        address: u64,
+        length: usize,
+        write: bool,
+        mut touch: impl FnMut(Pfn, usize, usize, usize),
+    ) -> usize {
+        let mut space = self.lock();
+        let mut done = 0;
+        while done < length {
+            let at = address.wrapping_add(done as u64);
+            let page = at & !(PAGE - 1);
+            let offset = (at % PAGE) as usize;
+            let n = (PAGE_SIZE - offset).min(length - done);
+            let Some(mut vma) = space.find(at).cloned() else { break };
+            let pte = space.table.lookup(page);
+            let ready = pte.is_valid() && (!write || (pte.writable() && !space.table.leaf_is_shared(page)));
+            // A private read-only page (code) gets a copy of its own for a breakpoint.
+            vma.protection.write |= write && !vma.shared;
+            if !ready && self.resolve(&mut space, &vma, page, write).is_err() {
+                break;
+            }
+            touch(space.table.lookup(page).pfn(), offset, done, n);
+            done += n;
+        }
+        done
+    }
+
+    /// Every area in address order, with its resident pages.
+    pub fn areas(&self) -> Vec<VmaInfo> {
+        let space = self.lock();
+        let info = |vma: &Vma| VmaInfo { vma: vma.clone(), resident: resident_pages(&space, vma) };
+        space.vmas.values().map(info).collect()
+    }
+
+    /// Sizes for `/proc`.
+    pub fn counters(&self) -> Counters {
+        let space = self.lock();
+        self.note_peak(&space);
+        let sum = |which: fn(&&Vma) -> bool| space.vmas.values().filter(which).map(Vma::pages).sum::<u64>();
+        Counters {
+            total: space.total_pages,
+            resident: space.resident.max(0).cast_unsigned(),
+            shared: 0,
+            text: sum(|vma| vma.protection.exec && vma.mapping().is_some()),
+            data: sum(|vma| !vma.shared && vma.protection.write && !vma.grows_down),
+            stack: sum(|vma| vma.grows_down),
+            locked: space.locked_pages,
+            max_resident: self.max_rss.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn resident_pages(space: &Space, vma: &Vma) -> u64 {
+    (vma.start..vma.end).step_by(PAGE_SIZE).filter(|page| space.table.lookup(*page).is_valid()).count() as u64
+}
+
+fn overlap_pages(vma: &Vma, start: u64, end: u64) -> u64 {
+    (vma.end.min(end) - vma.start.max(start)) / PAGE
+}
+
+fn check_covered(space: &Space, start: u64, end: u64) -> Result<()> {
+    let mut at = start;
+    while at < end {
+        at = space.find(at).ok_or(Errno::ENOMEM)?.end;
+    }
+    Ok(())
+}
+
+/// A shared mapping of a file that was not opened for writing stays read-only; a noexec mount gives no code (`EACCES`).
+fn may_protect(vma: &Vma, protection: Protection) -> Result<()> {
+    if matches!(vma.backing, Backing::Special) && protection.write {
+        return Err(Errno::EACCES);
+    }
+    let Backing::File { file, .. } = &vma.backing else { return Ok(()) };
+    if protection.write && vma.shared && !file.writable() || protection.exec && !file.executable() {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+impl From<FaultError> for Errno {
+    fn from(error: FaultError) -> Errno {
+        match error {
+            FaultError::OutOfMemory => Errno::ENOMEM,
+            FaultError::Segv { .. } | FaultError::Bus => Errno::EFAULT,
+        }
+    }
+}

@@ -28,7 +28,11 @@ pub const fn handlers(interrupt: fn()) -> Handlers {
 
 fn thread_started() {
     sched::thread_started();
-    if !current().is_kernel_thread() {
+    if current().tid() == 1 && current().is_kernel_thread() {
+        hal::cpu::irq_enable();
+        crate::init::run_init();
+        hal::cpu::irq_disable();
+    } else if !current().is_kernel_thread() {
         crate::task::clone::first_return();
     }
 }

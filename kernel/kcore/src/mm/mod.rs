@@ -8,7 +8,7 @@ pub mod fault;
 pub mod frame;
 pub mod load;
 pub mod mapping;
-mod space;
+pub mod space;
 pub mod table;
 pub mod vdso;
 pub mod vma;

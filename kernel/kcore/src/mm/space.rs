@@ -867,6 +867,15 @@ impl Mm {
         Ok(Some((space.table.lookup(page).pfn(), address % PAGE)))
     }
 
+    /// Makes sure that the stack area reaches down to `address`, as a fault would (for exec, which writes from outside).
+    pub fn extend_stack(&self, address: u64) -> Result<()> {
+        let mut space = self.lock();
+        if space.find(address).is_some() || space.grow_stack(self, address).is_some() {
+            return Ok(());
+        }
+        Err(Errno::ENOMEM)
+    }
+
     /// Reads another process's memory (`/proc/PID/mem`, ptrace). Returns the bytes read before the first hole.
     pub fn read_remote(&self, address: u64, buffer: &mut [u8]) -> usize {
         self.access_remote(address, buffer.len(), false, |pfn, offset, done, n| {

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
-use super::{futex, identity, limits, process, sched, signal, time};
+use super::{futex, identity, limits, memory, process, sched, signal, time};
 use crate::Result;
 
 /// One past the largest number that the table can hold.
@@ -127,6 +127,19 @@ table! {
     GETPRIORITY(which: i32, who: i32) sched::getpriority;
     GETCPU(cpu: UserPtr<u32>, node: UserPtr<u32>, unused: u64) sched::getcpu;
     MEMBARRIER(command: i32, flags: u32, cpu: i32) sched::membarrier;
+    // Memory: mmap(2).
+    BRK(address: u64) memory::brk;
+    MUNMAP(address: u64, length: u64) memory::munmap;
+    MREMAP(old: u64, old_length: u64, new_length: u64, flags: u32, new: u64) memory::mremap;
+    MMAP(address: u64, length: u64, protection: u32, flags: u32, fd: i32, offset: u64) memory::mmap;
+    MPROTECT(address: u64, length: u64, protection: u32) memory::mprotect;
+    MSYNC(address: u64, length: u64, flags: u32) memory::msync;
+    MLOCK(address: u64, length: u64) memory::mlock;
+    MUNLOCK(address: u64, length: u64) memory::munlock;
+    MLOCKALL(flags: u32) memory::mlockall;
+    MUNLOCKALL() memory::munlockall;
+    MINCORE(address: u64, length: u64, vector: u64) memory::mincore;
+    MADVISE(address: u64, length: u64, advice: u32) memory::madvise;
     // Futexes: futex(2).
     FUTEX(word: u64, operation: i32, value: u32, timeout: u64, word2: u64, value3: u32) futex::futex;
     SET_ROBUST_LIST(head: u64, length: usize) futex::set_robust_list;

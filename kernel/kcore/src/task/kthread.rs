@@ -13,20 +13,15 @@ use crate::sched;
 
 /// Creates a kernel thread that runs `entry(argument)`, which never returns, and starts it. `cpu` pins it.
 pub fn spawn(name: &str, cpu: Option<usize>, nice: i32, entry: fn(usize), argument: usize) -> Result<Arc<Task>> {
-    let task = create(name, cpu, nice, entry, argument)?;
+    let task = create(name, cpu, nice, Start::Kernel { entry, argument })?;
     sched::start(&task);
     Ok(task)
 }
 
-/// As [`spawn`], not started. The first two become init (PID 1) and kthreadd (PID 2).
-pub(crate) fn create(
-    name: &str,
-    cpu: Option<usize>,
-    nice: i32,
-    entry: fn(usize),
-    argument: usize,
-) -> Result<Arc<Task>> {
-    let thread = Thread::new(Start::Kernel { entry, argument }).map_err(|_| abi::Errno::ENOMEM)?;
+/// As [`spawn`], not started. The first two become init (PID 1), which starts with empty user registers until it has called
+/// exec, and kthreadd (PID 2).
+pub(crate) fn create(name: &str, cpu: Option<usize>, nice: i32, start: Start) -> Result<Arc<Task>> {
+    let thread = Thread::new(start).map_err(|_| abi::Errno::ENOMEM)?;
     let namespaces = crate::ns::initial();
     let pid = Pid::allocate(namespaces.pid())?;
     let allowed = cpu.map_or(u32::MAX, |cpu| 1 << cpu);

@@ -1,0 +1,214 @@
+//! Program images: from an opened file to an address space that can be entered (Linux `fs/exec.c`, `binfmt_*.c`).
+//!
+//! [`FORMATS`] is searched in order. A format either builds the image, or names an interpreter with which the search begins
+//! again ([`script`]), or says that the file is not its own (`ENOEXEC`). Everything here can fail and changes nothing but
+//! the address space under construction.
+
+mod arguments;
+mod elf;
+mod script;
+mod stack;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use abi::Errno;
+use abi::fcntl::AT_FDCWD;
+
+use super::{Mm, TASK_SIZE};
+use crate::Result;
+use crate::fs::File;
+use crate::io::IoDst;
+use crate::task::Creds;
+pub use arguments::Arguments;
+use stack::StackBuilder;
+
+/// What a format looks at first (Linux `BINPRM_BUF_SIZE`).
+const HEADER_SIZE: usize = 256;
+/// Interpreters that lead to interpreters: execve(2) ELOOP beyond.
+const MAX_NESTING: usize = 5;
+/// ADDR_NO_RANDOMIZE of personality(2).
+const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+
+/// A program under construction (Linux `struct linux_binprm`).
+pub struct Program {
+    /// The file that is loaded now: the program, later its interpreter.
+    file: Arc<File>,
+    header: Vec<u8>,
+    mm: Arc<Mm>,
+    stack: StackBuilder,
+    /// The name for AT_EXECFN and for interpreters.
+    name: Vec<u8>,
+    randomize: bool,
+}
+
+/// What a format did.
+enum Outcome {
+    /// The image is complete.
+    Loaded(Entry),
+    /// Run this interpreter; the arguments are in place.
+    Interpreter {
+        /// Its path.
+        path: Vec<u8>,
+    },
+}
+
+/// Where the program begins and what its auxiliary vector says of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    pc: u64,
+    /// AT_ENTRY: the program's own entry, not its interpreter's.
+    program_entry: u64,
+    program_headers: u64,
+    program_header_count: u64,
+    interpreter_base: u64,
+}
+
+type Format = fn(&mut Program) -> Result<Outcome>;
+
+/// The binary formats, in the order in which they are asked.
+const FORMATS: [Format; 2] = [elf::load, script::load];
+
+/// Owner and mode of the file, for set-user-ID.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The mount ignores set-ID bits.
+    pub nosuid: bool,
+}
+
+/// A complete image, lacking only what depends on credentials.
+pub struct Loaded {
+    program: Program,
+    entry: Entry,
+    attributes: Attributes,
+    identity: stack::Identity,
+    sp: u64,
+}
+
+/// How to enter it.
+pub struct Start {
+    /// First instruction.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Command name.
+    pub comm: Vec<u8>,
+}
+
+/// Builds the address space of a program.
+pub fn prepare(
+    file: Arc<File>,
+    name: &[u8],
+    arguments: Arguments,
+    stack_limit: u64,
+    personality: u32,
+) -> Result<Loaded> {
+    let randomize = personality & ADDR_NO_RANDOMIZE == 0;
+    let mm = Mm::new()?;
+    let layout = Layout::choose(stack_limit, randomize);
+    mm.set_mmap_base(layout.mmap_base);
+    let stack = StackBuilder::new(&mm, layout.stack_top, stack_limit, name, arguments)?;
+    let attributes = file.exec_attributes();
+    let mut program = Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), randomize };
+    for _ in 0..=MAX_NESTING {
+        program.read_header()?;
+        match program.search_formats()? {
+            Outcome::Loaded(entry) => {
+                let identity = stack::Identity::default();
+                return Ok(Loaded { program, entry, attributes, identity, sp: 0 });
+            }
+            Outcome::Interpreter { path } => {
+                program.file = crate::fs::open_exec(AT_FDCWD, &path, 0)?;
+            }
+        }
+    }
+    Err(Errno::ELOOP)
+}
+
+impl Program {
+    fn read_header(&mut self) -> Result<()> {
+        let mut header = alloc::vec![0; HEADER_SIZE];
+        let got = self.read_at(0, &mut header)?;
+        header.truncate(got);
+        self.header = header;
+        Ok(())
+    }
+
+    /// Reads from the file up to its end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mapping = File::mapping(&self.file).map_err(|_| Errno::EACCES)?;
+        mapping.read(offset, &mut IoDst::kernel(buffer))
+    }
+
+    fn search_formats(&mut self) -> Result<Outcome> {
+        for format in FORMATS {
+            match format(self) {
+                Err(Errno::ENOEXEC) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::ENOEXEC)
+    }
+}
+
+impl Loaded {
+    /// Of the program's file; a script's set-ID bits count for nothing, its interpreter's do.
+    pub fn program_attributes(&self) -> Attributes {
+        if self.program.stack.has_interpreter() { self.program.file.exec_attributes() } else { self.attributes }
+    }
+
+    /// Who the program runs as, for the auxiliary vector.
+    pub fn set_identity(&mut self, creds: &Creds, secure: bool) {
+        self.identity = stack::Identity { uid: creds.uid, euid: creds.euid, gid: creds.gid, egid: creds.egid, secure };
+    }
+
+    /// Completes the stack: argc, argv, envp, auxv.
+    pub fn build_stack(&mut self) -> Result<()> {
+        let vdso = super::vdso::map(&self.program.mm)?;
+        let mut marks = self.program.mm.marks();
+        marks.vdso = vdso;
+        self.program.mm.set_marks(marks);
+        self.sp = self.program.stack.finish(&self.program.mm, &self.entry, &self.identity, vdso)?;
+        Ok(())
+    }
+
+    /// The address space and how to enter it.
+    pub fn into_parts(self) -> (Arc<Mm>, Start) {
+        let name = &self.program.name;
+        let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let comm = name[base..].to_vec();
+        (self.program.mm, Start { pc: self.entry.pc, sp: self.sp, comm })
+    }
+}
+
+/// The places of stack and mappings (Linux `arch_pick_mmap_layout`).
+struct Layout {
+    stack_top: u64,
+    mmap_base: u64,
+}
+
+impl Layout {
+    fn choose(stack_limit: u64, randomize: bool) -> Self {
+        const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
+        const MIN_GAP: u64 = 128 << 20;
+        let random = |pages: u64| if randomize { crate::random::u64() % pages * PAGE } else { 0 };
+        // 2^18 pages of each: Linux's STACK_RND_MASK, and mmap_rnd_bits 18 of a 39-bit kernel.
+        let stack_top = TASK_SIZE - random(1 << 18);
+        let gap = stack_limit.clamp(MIN_GAP, TASK_SIZE / 6 * 5) + (1 << 30);
+        let mmap_base = (TASK_SIZE - gap - random(1 << 18)) / PAGE * PAGE;
+        Self { stack_top, mmap_base }
+    }
+}
+
+/// Where position-independent programs go: two thirds of the address space (Linux `ELF_ET_DYN_BASE`).
+fn dynamic_base(randomize: bool) -> u64 {
+    const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
+    let random = if randomize { crate::random::u64() % (1 << 18) * PAGE } else { 0 };
+    (TASK_SIZE / 3 * 2 + random) / PAGE * PAGE
+}

@@ -16,6 +16,7 @@ use super::fault::FaultError;
 use super::table::{Gather, PageTable};
 use super::{Backing, MMAP_MIN_ADDR, Mapping, Protection, Role, TASK_SIZE, Vma, frame};
 use crate::Result;
+use crate::fs::File;
 use crate::sync::{Mutex, MutexGuard};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -48,6 +49,8 @@ pub struct Space {
     limits: Limits,
     /// MCL_FUTURE.
     lock_future: bool,
+    /// The program that runs here (`/proc/PID/exe`). While it is held, nobody may write the file.
+    exe: Option<Arc<File>>,
 }
 
 /// Where the parts of the program lie.
@@ -345,6 +348,7 @@ impl Mm {
             mmap_base: TASK_SIZE,
             limits: Limits::NONE,
             lock_future: false,
+            exe: None,
         }))
     }
 
@@ -384,6 +388,17 @@ impl Mm {
         space.brk = marks.start_brk;
     }
 
+    /// Records the program that runs here.
+    pub fn set_exe(&self, file: Arc<File>) {
+        let old = self.lock().exe.replace(file);
+        drop(old);
+    }
+
+    /// The program that runs here.
+    pub fn exe(&self) -> Option<Arc<File>> {
+        self.lock().exe.clone()
+    }
+
     /// Where the program's parts are.
     pub fn marks(&self) -> Marks {
         self.lock().marks
@@ -401,7 +416,7 @@ impl Mm {
 
     /// A copy-on-write twin (fork(2)). Leaf tables are shared, see [`super::table`].
     pub fn fork(&self) -> Result<Arc<Mm>> {
-        let mut space = self.lock();
+        let space = self.lock();
         frame::admit(space.vmas.len() * size_of::<Vma>())?;
         let table = space.table.fork();
         // Whatever became of it, this side's entries may be read-only now.
@@ -417,6 +432,7 @@ impl Mm {
             mmap_base: space.mmap_base,
             limits: space.limits,
             lock_future: false,
+            exe: space.exe.clone(),
         });
         let mut theirs = child.lock();
         for vma in theirs.vmas.values_mut() {

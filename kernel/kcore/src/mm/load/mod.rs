@@ -120,6 +120,7 @@ pub fn prepare(
         program.read_header()?;
         match program.search_formats()? {
             Outcome::Loaded(entry) => {
+                program.mm.set_exe(program.file.clone());
                 let identity = stack::Identity::default();
                 return Ok(Loaded { program, entry, attributes, identity, sp: 0 });
             }

@@ -49,7 +49,8 @@ pub struct FrameSource {
 }
 
 /// The RAM that kcore's allocator may manage: everything but the kernel image, the boot heap, the initramfs, the device
-/// tree and what the tree reserves. Fixed at boot.
+/// tree and what the tree reserves. Fixed by the first call: large blocks of the heap that are needed earlier (the table
+/// of frames) are cut off it, so allocate them first.
 pub fn free_ranges() -> &'static [FrameRange] {
     arch::free_ranges()
 }

@@ -4,6 +4,8 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use aarch64_cpu::asm::barrier;
+
 use super::{LINEAR_BASE, boot, cpu, kernel_map, linear, local, memory, trap};
 use crate::MAX_CPUS;
 use crate::trap::UserFrame;
@@ -66,7 +68,7 @@ pub fn map_device(phys: u64, length: usize) -> Mmio {
 
 impl Mmio {
     fn check(&self, offset: usize) -> u64 {
-        assert!(offset % 4 == 0 && offset + 4 <= self.length, "register offset {offset:#x} outside its window");
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.length, "register offset {offset:#x} outside its window");
         self.base + offset as u64
     }
 
@@ -74,12 +76,17 @@ impl Mmio {
     #[inline]
     pub fn read32(&self, offset: usize) -> u32 {
         // SAFETY: inside the mapped window. Device memory is not the compiler's: no Rust object lives there.
-        unsafe { (self.check(offset) as *const u32).read_volatile() }
+        let value = unsafe { (self.check(offset) as *const u32).read_volatile() };
+        // What the register says about memory or another device must not be overtaken by looking there (Linux `readl`).
+        barrier::dmb(barrier::OSHLD);
+        value
     }
 
     /// Writes the register at `offset`.
     #[inline]
     pub fn write32(&self, offset: usize, value: u32) {
+        // What was stored for the device is there before the device is told (Linux `writel`).
+        barrier::dmb(barrier::OSHST);
         // SAFETY: as for reads.
         unsafe { (self.check(offset) as *mut u32).write_volatile(value) };
     }
@@ -240,19 +247,30 @@ pub fn with_exception_registers(show: impl FnOnce(&ExceptionRegisters)) {
     }
 }
 
-/// Calls `visit` with the return addresses of the calls that led here, innermost first, while it returns true.
+/// Calls `visit` with the return addresses of the calls that led here, innermost first, while it returns true. After an
+/// exception of the kernel, "here" is where that happened.
 pub fn backtrace(visit: &mut dyn FnMut(u64) -> bool) {
-    let mut fp: u64;
+    if let Some((frame, ..)) = trap::fatal_registers() {
+        // Not a return address, but printed as one: the byte before it must be in the same function.
+        if visit(frame.pc + 4) {
+            backtrace_from(frame.x[29], visit);
+        }
+        return;
+    }
+    let fp: u64;
     // SAFETY: reads the frame pointer.
     unsafe { core::arch::asm!("mov {}, x29", out(reg) fp, options(nomem, nostack, preserves_flags)) };
-    loop {
-        // A frame record is two words on a kernel stack; chains only go up.
-        if fp < LINEAR_BASE || fp % 8 != 0 {
-            return;
-        }
-        // SAFETY: the code is built with frame pointers, so x29 leads to a record on a mapped kernel stack; entry code
-        // ends the chain with zero.
-        let [next, address] = unsafe { (fp as *const [u64; 2]).read() };
+    backtrace_from(fp, visit);
+}
+
+/// As [`backtrace`], from the frame record at `fp`. Ends at the first thing that is no record: the entry code ends every
+/// chain with zero, and a destroyed stack may hold anything.
+pub fn backtrace_from(mut fp: u64, visit: &mut dyn FnMut(u64) -> bool) {
+    while fp >= LINEAR_BASE && fp.is_multiple_of(16) && kernel_map::is_readable(fp) {
+        // SAFETY: aligned and mapped; a record is two words and does not cross a page, being aligned to its size. Whatever
+        // it holds is only looked at.
+        let [next, address] = unsafe { (fp as *const [u64; 2]).read_volatile() };
+        // Chains only go up.
         if address < LINEAR_BASE || !visit(address) || next <= fp {
             return;
         }

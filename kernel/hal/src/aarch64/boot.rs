@@ -32,10 +32,13 @@ const NO_STACK: BootStack = BootStack { guard: [0; STACK_SIZE], stack: [0; STACK
 #[unsafe(no_mangle)]
 pub(super) static __BOOT_STACKS: BootStacks = BootStacks(UnsafeCell::new([NO_STACK; crate::MAX_CPUS]));
 
-/// The first map: level 1 and level 2, used by TTBR0 (identity) and TTBR1 (high half) alike.
+/// The first map: level 1 and level 2, used by TTBR0 (identity) and TTBR1 (high half) alike. In `.data`, because `.bss` is
+/// cleared only when the MMU is on.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.early_tables")]
 static __EARLY_L1: Table = Table::new();
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.early_tables")]
 static __EARLY_L2: Table = Table::new();
 
 global_asm!(
@@ -51,14 +54,7 @@ _start:
     b       0b
 1:  mov     x20, x0                     // device tree, or what the loader left
     bl      __drop_to_el1
-    // Clear .bss: nobody else does for a flat image. (No caches yet, so no maintenance for these stores.)
-    adrp    x1, __bss_start
-    adrp    x2, __bss_end
-2:  cmp     x1, x2
-    b.hs    3f
-    stp     xzr, xzr, [x1], #16
-    b       2b
-3:  // Level 2: 504 blocks of RAM (0 to 0x3f000000), then 8 of device memory.
+    // Level 2: 504 blocks of RAM (0 to 0x3f000000), then 8 of device memory.
     adrp    x1, {l2}
     add     x1, x1, :lo12:{l2}
     mov     x2, #0                      // physical address
@@ -101,7 +97,19 @@ _start:
     bl      __mmu_on
     ldr     x1, =6f
     br      x1
-6:  ldr     x1, ={stacks}
+6:  // Clear .bss: nobody else does for a flat image. With the MMU and the caches on, so that no stale line can come back
+    // over it and no maintenance by address is needed. Its ends are page boundaries.
+    adrp    x1, __bss_start
+    adrp    x2, __bss_end
+2:  cmp     x1, x2
+    b.hs    3f
+    stp     xzr, xzr, [x1]
+    stp     xzr, xzr, [x1, #16]
+    stp     xzr, xzr, [x1, #32]
+    stp     xzr, xzr, [x1, #48]
+    add     x1, x1, #64
+    b       2b
+3:  ldr     x1, ={stacks}
     add     x1, x1, #{stack_size}
     add     sp, x1, #{stack_size}
     mov     x29, xzr
@@ -132,7 +140,7 @@ __secondary_start:
     ldr     x1, ={secondary_main}
     br      x1
 
-// Invalidates data cache lines from x1 to x2. Clobbers x1, x3.
+// Invalidates data cache lines from x1 to x2. Clobbers x1, x3, x4.
 __invalidate:
     mrs     x3, ctr_el0
     ubfx    x3, x3, #16, #4
@@ -151,9 +159,26 @@ __drop_to_el1:
     mrs     x1, CurrentEL
     cmp     x1, #(3 << 2)
     b.ne    9f
-    // EL3: the next lower level is non-secure AArch64, with HVC.
+    // EL3: the next lower level is non-secure AArch64, with HVC; FP is not trapped.
     mov     x1, #0x5b1                  // NS, RES1, HCE, RW, ST
     msr     scr_el3, x1
+    msr     cptr_el3, xzr
+    // Firmware below us would have done this: a Cortex-A53, A57 or A72 takes part in coherency only with SMPEN set, which
+    // must come before its caches are on (CPUECTLR_EL1; A53 TRM 4.3.64).
+    mrs     x1, midr_el1
+    ubfx    x1, x1, #4, #12
+    sub     x1, x1, #0xd03              // A53
+    cbz     x1, 11f
+    sub     x1, x1, #4                  // A57 is 0xd07, A72 0xd08
+    cmp     x1, #1
+    b.hi    12f
+11: mrs     x1, S3_1_C15_C2_1
+    orr     x1, x1, #(1 << 6)
+    msr     S3_1_C15_C2_1, x1
+    isb
+12: mov     x1, #0x0830                 // SCTLR_EL2: RES1 bits, MMU and caches off
+    movk    x1, #0x30c5, lsl #16
+    msr     sctlr_el2, x1
     mov     x1, #0x3c9                  // EL2h, all masked
     msr     spsr_el3, x1
     adr     x1, 9f
@@ -171,6 +196,17 @@ __drop_to_el1:
     mov     x1, #0x33ff                 // no trap of FP/SIMD
     msr     cptr_el2, x1
     msr     hstr_el2, xzr
+    msr     vttbr_el2, xzr
+    // Debug registers and all performance counters are EL1's.
+    mrs     x1, id_aa64dfr0_el1
+    ubfx    x1, x1, #8, #4              // PMUVer: 0 and 15 mean none
+    sub     x1, x1, #1
+    cmp     x1, #14
+    mov     x1, xzr
+    b.hs    13f
+    mrs     x1, pmcr_el0
+    ubfx    x1, x1, #11, #5
+13: msr     mdcr_el2, x1
     mrs     x1, midr_el1
     msr     vpidr_el2, x1
     mrs     x1, mpidr_el1
@@ -201,6 +237,7 @@ __mmu_on:
     mov     x3, #2                      // EL0 may read the virtual counter (the vDSO)
     msr     cntkctl_el1, x3
     msr     mdscr_el1, xzr
+    msr     oslar_el1, xzr              // debug exceptions are not locked away
     ic      iallu
     tlbi    vmalle1
     dsb     sy
@@ -210,14 +247,17 @@ __mmu_on:
     isb
     ret
 
-// Replaces TTBR1 by x0 while running from the identity map at x30's physical twin: x1 is where to return to.
+// Replaces TTBR1 by x0 while running from the identity map; x1 is where to go on, x2 an empty table. Blocks change into
+// pages, so for a moment nothing is mapped at all (break before make, Arm ARM D8.16.1), as in Linux
+// `idmap_cpu_replace_ttbr1`.
     .global __replace_ttbr1
 __replace_ttbr1:
-    msr     ttbr1_el1, x0
+    msr     ttbr1_el1, x2
     isb
-    dsb     ishst
-    tlbi    vmalle1is
-    dsb     ish
+    tlbi    vmalle1
+    dsb     nsh
+    isb
+    msr     ttbr1_el1, x0
     isb
     br      x1
     .ltorg
@@ -246,8 +286,7 @@ const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 1
 
 /// The boot CPU, high and with caches, on its boot stack.
 extern "C" fn boot_main(dtb_phys: u64) -> ! {
-    // SAFETY: CPU 0, once, before anything else.
-    unsafe { context::install_boot_thread(0) };
+    context::install_boot_thread(0);
     trap::install_vectors();
     cpu::mark_online(0);
     unsafe extern "Rust" {
@@ -259,9 +298,8 @@ extern "C" fn boot_main(dtb_phys: u64) -> ! {
 
 /// A secondary CPU, likewise.
 extern "C" fn secondary_main(cpu: usize) -> ! {
-    // SAFETY: once per secondary, before anything else on it; `start_cpu` starts each number once.
-    unsafe { context::install_boot_thread(cpu) };
+    context::install_boot_thread(cpu);
     trap::install_vectors();
-    super::user_map::deactivate();
+    super::user_map::leave_identity_map();
     super::board::secondary_entry(cpu)
 }

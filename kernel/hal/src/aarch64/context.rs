@@ -1,10 +1,14 @@
 //! Threads: what a CPU saves of one while another runs, and the switch.
+//!
+//! The top of a kernel stack is laid out as: FP/SIMD registers, below them the user registers, below them the calls of the
+//! kernel. The place for FP/SIMD registers costs nothing that is not there already, so that first use cannot run out of
+//! memory; the registers themselves are switched lazily.
 
-use alloc::boxed::Box;
-use core::arch::{asm, global_asm};
-use core::cell::UnsafeCell;
+use core::arch::global_asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{CPACR_EL1, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 
 use super::kernel_map::KernelStack;
 use super::trap;
@@ -25,18 +29,20 @@ pub struct ThreadContext {
     pub(super) faults_disabled: AtomicU32,
     /// TPIDR_EL0 while switched out.
     tls: AtomicU64,
-    /// FP/SIMD registers while they are not in the CPU; none before first use.
-    fp: UnsafeCell<Option<Box<FpState>>>,
-    /// The registers are in the CPU that runs it (and EL0 may use them).
-    fp_live: AtomicBool,
+    /// Where the FP/SIMD registers are: [`fp`].
+    fp: AtomicU8,
     stack: Option<KernelStack>,
 }
 
-// SAFETY: `fp` is touched by the thread itself with interrupts masked, or by others while it is switched out, which the
-// callers of `fp_state` and its neighbours promise (door documentation); everything else is atomic.
-unsafe impl Sync for ThreadContext {}
-// SAFETY: nothing in it belongs to a CPU while it is switched out.
-unsafe impl Send for ThreadContext {}
+/// Values of [`ThreadContext::fp`].
+mod fp {
+    /// Never used, or given up: all zero.
+    pub const UNUSED: u8 = 0;
+    /// At the top of the kernel stack; EL0 traps at the next use.
+    pub const SAVED: u8 = 1;
+    /// In the registers of the CPU that runs the thread, which EL0 may use.
+    pub const LIVE: u8 = 2;
+}
 
 /// Callee-saved registers that a switch leaves on the stack: x19 to x30.
 const SWITCH_FRAME: u64 = 12 * 8;
@@ -49,8 +55,7 @@ impl ThreadContext {
             cpu: AtomicU32::new(0),
             faults_disabled: AtomicU32::new(0),
             tls: AtomicU64::new(0),
-            fp: UnsafeCell::new(None),
-            fp_live: AtomicBool::new(false),
+            fp: AtomicU8::new(fp::UNUSED),
             stack: None,
         }
     }
@@ -60,9 +65,7 @@ impl ThreadContext {
     }
 
     pub fn new(start: Start) -> Result<Self, OutOfMemory> {
-        let stack = KernelStack::new()?;
-        let frame_at = stack.top() - size_of::<UserFrame>() as u64;
-        let sp = frame_at - SWITCH_FRAME;
+        let context = Self { stack: Some(KernelStack::new()?), ..Self::empty() };
         let mut saved = [0u64; 12];
         let frame = match start {
             Start::Kernel { entry, argument } => {
@@ -76,24 +79,30 @@ impl ThreadContext {
                 frame
             }
         };
+        let frame_at = context.frame_pointer();
+        let sp = frame_at as u64 - SWITCH_FRAME;
         // SAFETY: both places are on the fresh stack, which is mapped, aligned and ours alone.
         unsafe {
-            (frame_at as *mut UserFrame).write(frame);
+            frame_at.write(frame);
             (sp as *mut [u64; 12]).write(saved);
         }
-        let context = Self { stack: Some(stack), ..Self::empty() };
         context.sp.store(sp, Ordering::Relaxed);
         Ok(context)
     }
 
-    fn frame_pointer(&self) -> *mut UserFrame {
+    fn fp_pointer(&self) -> *mut FpState {
         let stack = self.stack.as_ref().expect("only threads with a stack have user registers");
-        (stack.top() - size_of::<UserFrame>() as u64) as *mut UserFrame
+        (stack.top() - size_of::<FpState>() as u64) as *mut FpState
+    }
+
+    fn frame_pointer(&self) -> *mut UserFrame {
+        (self.fp_pointer() as u64 - size_of::<UserFrame>() as u64) as *mut UserFrame
     }
 
     pub fn user_frame(&self) -> UserFrame {
-        // SAFETY: the top of a thread's stack always holds a frame (`new`, trap entry); the door's contract keeps a running
-        // thread's frame from being read by others. Volatile: the entry code writes it behind the compiler's back.
+        // SAFETY: below the FP registers a thread's stack always holds a frame (`new`, trap entry); the door's contract
+        // keeps a running thread's frame from being read by others. Volatile: the entry code writes it behind the
+        // compiler's back.
         unsafe { self.frame_pointer().read_volatile() }
     }
 
@@ -107,122 +116,114 @@ impl ThreadContext {
     }
 
     pub fn tls(&self) -> u64 {
-        if self.is_current() { read_tls() } else { self.tls.load(Ordering::Relaxed) }
+        if self.is_current() { TPIDR_EL0.get() } else { self.tls.load(Ordering::Relaxed) }
     }
 
     pub fn set_tls(&self, value: u64) {
         self.tls.store(value, Ordering::Relaxed);
         if self.is_current() {
-            write_tls(value);
+            TPIDR_EL0.set(value);
         }
-    }
-
-    /// Runs `f` on the saved registers, making sure they are saved. Interrupts masked meanwhile.
-    fn with_fp<R>(&self, f: impl FnOnce(&mut Option<Box<FpState>>) -> R) -> R {
-        let irq = super::irq_save();
-        if self.is_current() {
-            self.park_fp();
-        }
-        // SAFETY: current thread with interrupts masked, or a thread that is switched out (door contract).
-        let result = f(unsafe { &mut *self.fp.get() });
-        super::irq_restore(irq);
-        result
     }
 
     pub fn fp_state(&self) -> FpState {
-        self.with_fp(|fp| fp.as_deref().copied().unwrap_or_default())
+        let irq = super::irq_save();
+        let state = self.copy_fp();
+        super::irq_restore(irq);
+        state
+    }
+
+    /// The FP/SIMD registers wherever they are. Interrupts masked, so that the thread stays on its CPU.
+    fn copy_fp(&self) -> FpState {
+        match self.fp.load(Ordering::Relaxed) {
+            fp::UNUSED => return FpState::default(),
+            // SAFETY: live registers belong to the current thread (only it may be asked for while it runs), and the place
+            // is part of its stack.
+            fp::LIVE => unsafe { __fp_save(self.fp_pointer()) },
+            _ => {}
+        }
+        // SAFETY: saved there, by the line above or by a switch. Volatile, as for the user registers.
+        unsafe { self.fp_pointer().read_volatile() }
     }
 
     pub fn set_fp_state(&self, state: &FpState) {
-        // Allocate with interrupts on.
-        let fresh = Box::new(*state);
-        let old = self.with_fp(|fp| fp.replace(fresh));
-        drop(old);
+        let irq = super::irq_save();
+        self.forget_live_fp();
+        // SAFETY: the place is part of this thread's stack; the thread is current or switched out (door contract).
+        unsafe { self.fp_pointer().write_volatile(*state) };
+        self.fp.store(fp::SAVED, Ordering::Relaxed);
+        super::irq_restore(irq);
     }
 
     pub fn inherit_fp_state(&self) {
-        let copy = current().arch.with_fp(|fp| fp.as_deref().copied()).map(Box::new);
-        // SAFETY: this thread has never run.
-        unsafe { *self.fp.get() = copy };
+        let parent = &current().arch;
+        if parent.fp.load(Ordering::Relaxed) != fp::UNUSED {
+            self.set_fp_state(&parent.fp_state());
+        }
     }
 
     pub fn reset_fp_state(&self) {
-        let old = self.with_fp(Option::take);
-        drop(old);
+        let irq = super::irq_save();
+        self.forget_live_fp();
+        self.fp.store(fp::UNUSED, Ordering::Relaxed);
+        super::irq_restore(irq);
     }
 
-    /// Saves the registers of the current thread if they are in the CPU, and makes EL0 trap at the next use.
+    /// What the CPU's registers hold of this thread no longer counts: EL0 traps at the next use.
+    fn forget_live_fp(&self) {
+        if self.fp.load(Ordering::Relaxed) == fp::LIVE {
+            trap_user_fp();
+        }
+    }
+
+    /// Saves the registers of the current thread if they are in the CPU, for a switch.
     fn park_fp(&self) {
-        if self.fp_live.swap(false, Ordering::Relaxed) {
-            // SAFETY: the thread is current with interrupts masked; `first_use` made the box.
-            let state = unsafe { (*self.fp.get()).as_deref_mut() }.expect("live registers have a place");
-            // SAFETY: the layout is the assembly's: 32 quadwords, then FPSR and FPCR.
-            unsafe { __fp_save(state) };
-            set_fp_access(false);
+        if self.fp.load(Ordering::Relaxed) == fp::LIVE {
+            // SAFETY: the thread is current with interrupts masked; the layout is the assembly's: 32 quadwords, then FPSR
+            // and FPCR.
+            unsafe { __fp_save(self.fp_pointer()) };
+            self.fp.store(fp::SAVED, Ordering::Relaxed);
+            trap_user_fp();
         }
     }
 
     /// EL0 used FP/SIMD for the first time since it was switched in: loads the registers.
     pub(super) fn first_use(&self) {
-        // SAFETY: current thread; only it looks at its own state here.
-        if unsafe { (*self.fp.get()).is_none() } {
-            let fresh = Box::<FpState>::default();
-            // SAFETY: as above.
-            unsafe { *self.fp.get() = Some(fresh) };
-        }
         let irq = super::irq_save();
-        // SAFETY: as above; the load does not keep the reference.
-        let state = unsafe { (*self.fp.get()).as_deref() }.expect("made above");
-        set_fp_access(true);
-        // SAFETY: as in `park_fp`.
-        unsafe { __fp_load(state) };
-        self.fp_live.store(true, Ordering::Relaxed);
+        if self.fp.load(Ordering::Relaxed) == fp::UNUSED {
+            // SAFETY: the place is part of the current thread's stack. All bytes zero are all registers zero.
+            unsafe { self.fp_pointer().write_bytes(0, 1) };
+        }
+        // SAFETY: as in `park_fp`; loads what was saved or zeroed.
+        unsafe { __fp_load(self.fp_pointer()) };
+        self.fp.store(fp::LIVE, Ordering::Relaxed);
+        CPACR_EL1.write(CPACR_EL1::FPEN::TrapNothing);
         super::irq_restore(irq);
     }
 }
 
-fn read_tls() -> u64 {
-    let value: u64;
-    // SAFETY: reads a register that belongs to user code.
-    unsafe { asm!("mrs {}, tpidr_el0", out(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
-}
-
-fn write_tls(value: u64) {
-    // SAFETY: writes a register that belongs to user code.
-    unsafe { asm!("msr tpidr_el0, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
-}
-
-/// Lets EL0 use FP/SIMD, or makes it trap. EL1 may always (for the save and load below; the kernel is soft-float).
-fn set_fp_access(user: bool) {
-    let value: u64 = if user { 3 << 20 } else { 1 << 20 };
-    // SAFETY: CPACR_EL1.FPEN only.
-    unsafe { asm!("msr cpacr_el1, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
+/// Makes EL0's next use of FP/SIMD trap. EL1 may always (for the save and load below; the kernel is soft-float). The return
+/// to EL0 synchronises it.
+fn trap_user_fp() {
+    CPACR_EL1.write(CPACR_EL1::FPEN::TrapEl0);
 }
 
 /// The threads of the boot flows, before the scheduler adopts them. One per CPU.
 static BOOT_THREADS: [Thread; crate::MAX_CPUS] = [const { Thread::unowned(ThreadContext::empty()) }; crate::MAX_CPUS];
 
-/// Makes the CPU's boot thread current.
-///
-/// # Safety
-/// Once per CPU, before anything that looks at the current thread.
-pub(super) unsafe fn install_boot_thread(cpu: usize) {
+/// Makes the CPU's boot thread current. Once per CPU, before anything that looks at the current thread.
+pub(super) fn install_boot_thread(cpu: usize) {
     let thread = &BOOT_THREADS[cpu];
     thread.arch.cpu.store(cpu as u32, Ordering::Relaxed);
-    // SAFETY: TPIDR_EL1 is this layer's; the thread is static.
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(thread), options(nostack, preserves_flags)) };
+    TPIDR_EL1.set(core::ptr::from_ref(thread) as u64);
 }
 
 #[inline(always)]
 pub fn current() -> &'static Thread {
-    let thread: *const Thread;
-    // SAFETY: TPIDR_EL1 holds the current thread from `install_boot_thread` on. The asm is not `pure`-marked across
-    // switches: the value is per thread, and a thread always reads its own.
-    unsafe {
-        asm!("mrs {}, tpidr_el1", out(reg) thread, options(nomem, nostack, preserves_flags));
-        &*thread
-    }
+    let thread = TPIDR_EL1.get() as *const Thread;
+    // SAFETY: TPIDR_EL1 holds the current thread from `install_boot_thread` on, which is static or outlives its running
+    // (door contract). A thread that is preempted between the two lines still reads its own.
+    unsafe { &*thread }
 }
 
 pub fn has_current() -> bool {
@@ -233,15 +234,15 @@ pub fn set_current(thread: &Thread) {
     let old = current();
     thread.arch.cpu.store(old.arch.cpu.load(Ordering::Relaxed), Ordering::Relaxed);
     thread.arch.preempt_count.store(old.arch.preempt_count.load(Ordering::Relaxed), Ordering::Relaxed);
-    // SAFETY: the caller's thread outlives its running (door contract of `adopt_boot_flow`).
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(thread), options(nostack, preserves_flags)) };
+    // The caller's thread outlives its running (door contract of `adopt_boot_flow`).
+    TPIDR_EL1.set(core::ptr::from_ref(thread) as u64);
 }
 
 pub fn switch(previous: &Thread, next: &Thread) {
     let (from, to) = (&previous.arch, &next.arch);
     from.park_fp();
-    from.tls.store(read_tls(), Ordering::Relaxed);
-    write_tls(to.tls.load(Ordering::Relaxed));
+    from.tls.store(TPIDR_EL0.get(), Ordering::Relaxed);
+    TPIDR_EL0.set(to.tls.load(Ordering::Relaxed));
     to.cpu.store(from.cpu.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: interrupts are masked and `next` runs nowhere (door contract), so its saved stack pointer is valid.
     unsafe { __switch(from.sp.as_ptr(), to.sp.load(Ordering::Relaxed), core::ptr::from_ref(next).cast()) };
@@ -280,6 +281,8 @@ __switch:
     stp     x29, x30, [sp, #80]
     mov     x3, sp
     str     x3, [x0]
+    // Maintenance that this thread began (of the TLB here, of caches by user code) is done before it may go on elsewhere.
+    dsb     ish
     mov     sp, x1
     msr     tpidr_el1, x2
     ldp     x21, x22, [sp, #16]

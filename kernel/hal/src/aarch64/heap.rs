@@ -1,8 +1,9 @@
 //! The kernel heap: the global allocator.
 //!
-//! Until the frame allocator runs, blocks come from a fixed boot heap (`linked_list_allocator`). After that, small blocks
-//! come from size classes whose slabs are frames, and large ones straight from the frame source; both go back to it when
-//! they are free, so that what a load took is returned.
+//! Until the frame allocator runs, blocks come from a fixed boot heap (`linked_list_allocator`), and what does not fit there
+//! (the table of all frames) is cut off free RAM for ever. After that, small blocks come from size classes whose slabs are
+//! frames, and large ones straight from the frame source; both go back to it when they are free, so that what a load took
+//! is returned.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -15,7 +16,9 @@ use spin::Mutex;
 use super::{linear, memory};
 use crate::mem::{PAGE_SIZE, Pfn};
 
-const BOOT_HEAP_SIZE: usize = 1 << 20;
+const BOOT_HEAP_SIZE: usize = 256 << 10;
+/// A block of at least this size that does not fit into the boot heap is cut off free RAM.
+const LEAST_CLAIM: usize = 64 << 10;
 
 #[repr(C, align(4096))]
 struct BootHeap(UnsafeCell<[u8; BOOT_HEAP_SIZE]>);
@@ -137,6 +140,10 @@ unsafe impl GlobalAlloc for KernelHeap {
             });
             return;
         }
+        if layout.size() >= LEAST_CLAIM && (!memory::has_source() || memory::is_claimed(block as u64)) {
+            // Cut off RAM for ever: the frame allocator does not know these frames.
+            return;
+        }
         USED.fetch_sub(layout.size(), Ordering::Relaxed);
         match class_of(&layout) {
             // SAFETY: a block of this class, no longer used (contract of dealloc).
@@ -153,7 +160,13 @@ fn boot_alloc(layout: Layout) -> *mut u8 {
             // SAFETY: the static is used for nothing else.
             unsafe { Heap::new(BOOT_HEAP.0.get().cast(), BOOT_HEAP_SIZE) }
         });
-        heap.allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr)
+        if let Ok(block) = heap.allocate_first_fit(layout) {
+            return block.as_ptr();
+        }
+        if layout.size() < LEAST_CLAIM || layout.align() > PAGE_SIZE {
+            return null_mut();
+        }
+        memory::claim(layout.size()).map_or(null_mut(), |address| address as *mut u8)
     })
 }
 

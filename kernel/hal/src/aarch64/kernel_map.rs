@@ -4,8 +4,9 @@
 //! for the kernel image, whose sections get their own rights. Entry 256 on: kernel stacks with guards. The last entry:
 //! device windows of 4 KiB pages.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use aarch64_cpu::registers::{PAR_EL1, Readable, TTBR1_EL1};
 use spin::Mutex;
 
 use super::boot::{self, STACK_SIZE};
@@ -23,7 +24,7 @@ impl Table {
     }
 
     /// Its physical address; only for tables in the kernel image.
-    fn phys(&self) -> u64 {
+    pub(super) fn phys(&self) -> u64 {
         core::ptr::from_ref(self) as u64 - LINEAR_BASE
     }
 }
@@ -61,6 +62,8 @@ static PIECES: [Table; MAX_PIECES] = [const { Table::new() }; MAX_PIECES];
 static DEVICE_LEVEL2: Table = Table::new();
 static DEVICE_LEVEL3: Table = Table::new();
 static DEVICE_PAGES: AtomicUsize = AtomicUsize::new(0);
+/// RAM that boot code maps; device registers lie above.
+const EARLY_RAM_BYTES: u64 = 0x3f00_0000;
 const DEVICE_BASE: u64 = 0xffff_ffff_c000_0000;
 
 unsafe extern "C" {
@@ -84,6 +87,11 @@ pub(super) fn image() -> [u64; 4] {
     }
 }
 
+/// One past the last physical address of the kernel image.
+pub(super) fn image_end_phys() -> u64 {
+    image()[3] - LINEAR_BASE
+}
+
 /// The rights of the image's page at `address`.
 fn image_rights(address: u64) -> u64 {
     let [start, text_end, rodata_end, _] = image();
@@ -95,10 +103,17 @@ fn image_rights(address: u64) -> u64 {
     }
 }
 
+/// The final map is in use: all RAM is mapped.
+static FINAL: AtomicBool = AtomicBool::new(false);
+
+/// Whether all RAM is mapped, not only the first gigabyte.
+pub(super) fn is_final() -> bool {
+    FINAL.load(Ordering::Acquire)
+}
+
 /// Builds the final map from the RAM ranges and switches to it; from then on W^X holds.
 pub(super) fn build(ram: &[core::ops::Range<u64>]) {
-    let [_, _, _, kernel_end] = image();
-    let kernel_phys_end = kernel_end - LINEAR_BASE;
+    let kernel_phys_end = image_end_phys();
     for range in ram {
         let mut at = range.start / MIB2 * MIB2;
         while at < range.end && at < MAX_GIB as u64 * GIB {
@@ -127,9 +142,11 @@ pub(super) fn build(ram: &[core::ops::Range<u64>]) {
             twin = in(reg) physical_twin,
             in("x0") ROOT.phys(),
             out("x1") _,
+            in("x2") super::user_map::NOTHING.phys(),
         );
     }
-    super::user_map::deactivate();
+    super::user_map::leave_identity_map();
+    FINAL.store(true, Ordering::Release);
 }
 
 /// The 4 KiB map of one 2 MiB piece that holds kernel image.
@@ -137,7 +154,9 @@ fn piece(start: u64) -> &'static Table {
     let table = &PIECES[(start / MIB2) as usize];
     for (n, entry) in table.0.iter().enumerate() {
         let phys = start + (n * PAGE_SIZE) as u64;
-        entry.store(phys | image_rights(linear(phys)) | PAGE, Ordering::Relaxed);
+        // A page shared with a device has its device mapping only: two kinds of mapping of one page are incoherent.
+        let rights = if is_device_page(phys) { 0 } else { phys | image_rights(linear(phys)) | PAGE };
+        entry.store(rights, Ordering::Relaxed);
     }
     table
 }
@@ -159,12 +178,21 @@ fn attach_device_window(root: &Table) {
 
 /// The level 1 table that TTBR1 has now.
 fn live_root() -> &'static Table {
-    let root: u64;
-    // SAFETY: reads TTBR1_EL1, which holds the physical address of one of two tables in the image.
-    unsafe {
-        core::arch::asm!("mrs {}, ttbr1_el1", out(reg) root, options(nomem, nostack, preserves_flags));
-        &*(linear(root & 0x0000_ffff_ffff_fffe) as *const Table)
-    }
+    let root = TTBR1_EL1.get() & 0x0000_ffff_ffff_fffe;
+    // SAFETY: TTBR1_EL1 holds the physical address of one of two tables in the image.
+    unsafe { &*(linear(root) as *const Table) }
+}
+
+/// Whether the kernel may read at `address`, as the MMU sees it.
+pub(super) fn is_readable(address: u64) -> bool {
+    // SAFETY: translates without an access (Arm ARM D8.15.2).
+    unsafe { core::arch::asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack, preserves_flags)) };
+    PAR_EL1.read(PAR_EL1::F) == 0
+}
+
+fn is_device_page(phys: u64) -> bool {
+    let mapped = &DEVICE_LEVEL3.0[..DEVICE_PAGES.load(Ordering::Relaxed)];
+    mapped.iter().any(|entry| entry.load(Ordering::Relaxed) == phys | DEVICE | PAGE)
 }
 
 /// Maps a page-aligned physical range as device memory. Panics when the window (2 MiB in all) is full: boards are small.
@@ -175,6 +203,11 @@ pub(super) fn map_device(phys: u64, length: usize) -> u64 {
     assert!(slot + count <= 512, "the device window is full");
     for n in 0..count {
         let page = (first + n as u64) * PAGE_SIZE as u64;
+        if page < EARLY_RAM_BYTES {
+            // RAM that is shared with a device: lines of the normal mapping must not be written back over it later.
+            assert!(!is_final(), "memory is shared with devices before the final map is built");
+            memory::clean_to_memory(linear(page), PAGE_SIZE);
+        }
         DEVICE_LEVEL3.0[slot + n].store(page | DEVICE | PAGE, Ordering::Relaxed);
     }
     attach_device_window(live_root());

@@ -2,12 +2,16 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use aarch64_cpu::asm::barrier;
+
 use super::{timer, trap};
 
 /// Kernel address of the registers; 0 until known.
 static BASE: AtomicU64 = AtomicU64::new(0);
 
 mod register {
+    pub const CONTROL: u64 = 0x00;
+    pub const PRESCALER: u64 = 0x08;
     pub const TIMER_CONTROL: u64 = 0x40;
     pub const MAILBOX_CONTROL: u64 = 0x50;
     pub const IRQ_SOURCE: u64 = 0x60;
@@ -32,6 +36,10 @@ fn write(offset: u64, value: u32) {
 
 pub(super) fn init(base: u64) {
     BASE.store(base, Ordering::Relaxed);
+    // The counter of all cores runs from the 19.2 MHz crystal, one count a tick, as Linux's irq-bcm2836 sets it up. Firmware
+    // has done so; another boot loader may not.
+    write(register::CONTROL, 0);
+    write(register::PRESCALER, 0x8000_0000);
     init_core(super::cpu_id());
 }
 
@@ -44,8 +52,7 @@ pub(super) fn init_core(cpu: usize) {
 
 pub fn send_ipi(cpu: usize) {
     // What this core stored before must be visible to the other when it wakes.
-    // SAFETY: a barrier.
-    unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };
+    barrier::dsb(barrier::ISHST);
     write(register::MAILBOX_SET + 0x10 * cpu as u64, 1);
 }
 

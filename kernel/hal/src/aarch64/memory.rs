@@ -3,18 +3,34 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use spin::Once;
+use aarch64_cpu::asm::barrier;
+use spin::{Mutex, Once};
 
-use super::linear;
+use super::{kernel_map, linear};
 use crate::mem::{FrameRange, FrameSource, PAGE_SIZE, Pfn};
 
+/// The frame behind the RAM that boot code maps.
+const EARLY_RAM_END: u32 = 0x3f000;
 /// Most ranges that RAM can be cut into.
 const MAX_RANGES: usize = 32;
 
 static SOURCE: Once<FrameSource> = Once::new();
-static FREE: Once<([FrameRange; MAX_RANGES], usize)> = Once::new();
-static MAX_PFN: AtomicU32 = AtomicU32::new(0);
+/// RAM that nobody has yet. What the kernel needs before the frame source runs is cut off its end.
+static UNCLAIMED: Mutex<Ranges> = Mutex::new(Ranges { ranges: [NO_FRAMES; MAX_RANGES], count: 0 });
+/// What of it was left when kcore first asked.
+static FREE: Once<Ranges> = Once::new();
+/// The first frame behind the kernel image and how many follow up to the end of RAM.
+static FIRST_PFN: AtomicU32 = AtomicU32::new(0);
+static PFN_COUNT: AtomicU32 = AtomicU32::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
+
+const NO_FRAMES: FrameRange = FrameRange { start: Pfn(0), count: 0 };
+
+#[derive(Clone, Copy)]
+struct Ranges {
+    ranges: [FrameRange; MAX_RANGES],
+    count: usize,
+}
 
 pub fn set_frame_source(source: FrameSource) {
     SOURCE.call_once(|| source);
@@ -39,11 +55,34 @@ pub(super) fn free_frame(pfn: Pfn, order: u32) {
 }
 
 pub fn free_ranges() -> &'static [FrameRange] {
-    FREE.get().map_or(&[], |(ranges, count)| &ranges[..*count])
+    let free = FREE.call_once(|| *UNCLAIMED.lock());
+    &free.ranges[..free.count]
+}
+
+/// Takes `bytes` of RAM for ever, for tables that are larger than the boot heap. Nothing when there is no such run of
+/// frames, when the memory is not known yet, or when kcore has been told what is free.
+pub(super) fn claim(bytes: usize) -> Option<u64> {
+    if FREE.is_completed() {
+        return None;
+    }
+    let frames = u32::try_from(bytes.div_ceil(PAGE_SIZE)).ok()?;
+    let mapped_end = if kernel_map::is_final() { u32::MAX } else { EARLY_RAM_END };
+    let mut unclaimed = UNCLAIMED.lock();
+    let count = unclaimed.count;
+    let usable = |range: &&mut FrameRange| range.count >= frames && range.start.0 + range.count <= mapped_end;
+    let range = unclaimed.ranges[..count].iter_mut().filter(usable).max_by_key(|range| range.count)?;
+    range.count -= frames;
+    Some(linear(Pfn(range.start.0 + range.count).phys()))
+}
+
+/// Whether [`claim`] gave out this address.
+pub(super) fn is_claimed(address: u64) -> bool {
+    let pfn = ((address - super::LINEAR_BASE) / PAGE_SIZE as u64) as u32;
+    !free_ranges().iter().any(|range| pfn.wrapping_sub(range.start.0) < range.count)
 }
 
 pub fn max_pfn() -> u32 {
-    MAX_PFN.load(Ordering::Relaxed)
+    FIRST_PFN.load(Ordering::Relaxed) + PFN_COUNT.load(Ordering::Relaxed)
 }
 
 pub fn total_ram_bytes() -> u64 {
@@ -53,7 +92,7 @@ pub fn total_ram_bytes() -> u64 {
 /// Fixes what may be allocated: `ram` without `reserved`, whole frames.
 pub(super) fn set_ranges(ram: &[Range<u64>], reserved: &[Range<u64>]) {
     let page = PAGE_SIZE as u64;
-    let mut ranges = [FrameRange { start: Pfn(0), count: 0 }; MAX_RANGES];
+    let mut ranges = [NO_FRAMES; MAX_RANGES];
     let mut count = 0;
     for range in ram {
         let mut at = range.start.next_multiple_of(page);
@@ -74,16 +113,27 @@ pub(super) fn set_ranges(ram: &[Range<u64>], reserved: &[Range<u64>]) {
         }
     }
     let top = ram.iter().map(|r| r.end / page).max().unwrap_or(0);
-    MAX_PFN.store(top as u32, Ordering::Relaxed);
+    let first = kernel_map::image_end_phys() / page;
+    FIRST_PFN.store(first as u32, Ordering::Relaxed);
+    PFN_COUNT.store(top.saturating_sub(first) as u32, Ordering::Relaxed);
     TOTAL.store(ram.iter().map(|r| r.end - r.start).sum(), Ordering::Relaxed);
-    FREE.call_once(|| (ranges, count));
+    *UNCLAIMED.lock() = Ranges { ranges, count };
 }
 
-/// The linear address of a frame. Panics when it is not RAM: such a number is a bug that must not touch memory.
+/// The linear address of a frame. Panics when it is not RAM behind the kernel image: such a number is a bug that must not
+/// touch memory.
 #[inline(always)]
 fn frame_address(pfn: Pfn) -> u64 {
-    assert!(pfn.0 < MAX_PFN.load(Ordering::Relaxed), "frame {:#x} is not RAM", pfn.0);
+    if pfn.0.wrapping_sub(FIRST_PFN.load(Ordering::Relaxed)) >= PFN_COUNT.load(Ordering::Relaxed) {
+        not_ram(pfn);
+    }
     linear(pfn.phys())
+}
+
+#[cold]
+#[inline(never)]
+fn not_ram(pfn: Pfn) -> ! {
+    panic!("frame {:#x} is not RAM that may be used", pfn.0)
 }
 
 #[inline(always)]
@@ -142,20 +192,28 @@ pub fn boot_bytes(range: FrameRange, length: usize) -> &'static [u8] {
     let overlaps = |free: &FrameRange| {
         range.start.0 < free.start.0 + free.count && free.start.0 < range.start.0 + range.count
     };
-    assert!(!free_ranges().iter().any(overlaps), "boot bytes are reserved memory");
+    let unclaimed = *UNCLAIMED.lock();
+    assert!(!unclaimed.ranges[..unclaimed.count].iter().any(overlaps), "boot bytes are reserved memory");
     // SAFETY: reserved RAM that nobody allocates or writes; mapped linearly.
     unsafe { core::slice::from_raw_parts(frame_address(range.start) as *const u8, length) }
 }
 
 pub fn sync_instruction_cache(pfn: Pfn) {
-    const LINE: u64 = 64;
-    let start = frame_address(pfn);
-    for at in (start..start + PAGE_SIZE as u64).step_by(LINE as usize) {
-        // SAFETY: cleans a data line to the point of unification (Arm ARM B2.4.4).
-        unsafe { core::arch::asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) };
-    }
+    clean_to_memory(frame_address(pfn), PAGE_SIZE);
     // SAFETY: the A53's instruction cache may be virtually indexed, so all of it is invalidated on every core.
     unsafe { core::arch::asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Cleans (and invalidates) the data cache lines of a kernel address range. `civac` where `cvau` would do: a Cortex-A53 can
+/// lose data in a plain clean (erratum 855873; Linux does the same).
+pub(super) fn clean_to_memory(start: u64, length: usize) {
+    /// No Arm core of this architecture has smaller lines.
+    const LINE: usize = 64;
+    for at in (start..start + length as u64).step_by(LINE) {
+        // SAFETY: writes back a line of mapped memory (Arm ARM B2.4.4); its contents stay.
+        unsafe { core::arch::asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+    }
+    barrier::dsb(barrier::SY);
 }
 
 /// Where to go on when the instruction at `pc` faults on a user address; `None` when it may not.

@@ -1,30 +1,31 @@
 //! The generic timer: the virtual counter and the virtual timer of each core (Arm ARM D11).
 
-use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, Readable, Writeable};
 
 /// Bits of fraction in the scale. ns = (count * mult) >> SHIFT, with a 128-bit product.
 const SHIFT: u32 = 24;
+/// The scale; 0 before the first use.
 static MULT: AtomicU64 = AtomicU64::new(0);
+/// Its inverse: count = (ns * inverse) >> 64.
+static INVERSE: AtomicU64 = AtomicU64::new(0);
 
 #[inline(always)]
 pub fn raw_counter() -> u64 {
-    let count: u64;
-    // SAFETY: reads the counter; the barrier keeps it from being read early (Arm ARM D11.2.2).
-    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) count, options(nostack, preserves_flags)) };
-    count
-}
-
-fn frequency() -> u64 {
-    let hz: u64;
-    // SAFETY: reads CNTFRQ_EL0.
-    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) hz, options(nomem, nostack, preserves_flags)) };
-    hz.max(1)
+    // Keeps the counter from being read early (Arm ARM D11.2.2).
+    barrier::isb(barrier::SY);
+    CNTVCT_EL0.get()
 }
 
 #[cold]
-fn compute_mult() -> u64 {
-    let mult = (1_000_000_000u64 << SHIFT) / frequency();
+fn compute_scale() -> u64 {
+    let mult = (1_000_000_000u64 << SHIFT) / CNTFRQ_EL0.get().max(1);
+    // Of `mult` and not of the frequency, so that a deadline and `now_ns` round alike however long the machine runs. It fits
+    // for counters below 1 GHz, and is as good as exact for one that has just that.
+    let inverse = (1u128 << (64 + SHIFT)) / u128::from(mult);
+    INVERSE.store(u64::try_from(inverse).unwrap_or(u64::MAX), Ordering::Relaxed);
     MULT.store(mult, Ordering::Relaxed);
     mult
 }
@@ -32,7 +33,7 @@ fn compute_mult() -> u64 {
 #[inline(always)]
 fn mult() -> u64 {
     match MULT.load(Ordering::Relaxed) {
-        0 => compute_mult(),
+        0 => compute_scale(),
         mult => mult,
     }
 }
@@ -47,28 +48,19 @@ pub fn counter_scale() -> (u32, u32) {
 }
 
 pub fn set_deadline(deadline_ns: u64) {
-    // ENABLE and not IMASK; or disabled.
     if deadline_ns == u64::MAX {
-        // SAFETY: this core's own timer.
-        unsafe { asm!("msr cntv_ctl_el0, xzr", options(nostack, preserves_flags)) };
-        return;
+        return stop();
     }
-    // Round up, so that the deadline has passed when the interrupt comes.
-    let count = ((u128::from(deadline_ns) << SHIFT) / u128::from(mult())) as u64 + 1;
-    // SAFETY: this core's own timer.
-    unsafe {
-        asm!(
-            "msr cntv_cval_el0, {}",
-            "msr cntv_ctl_el0, {}",
-            "isb",
-            in(reg) count,
-            in(reg) 1u64,
-            options(nostack, preserves_flags)
-        );
-    }
+    mult();
+    let count = (u128::from(deadline_ns) * u128::from(INVERSE.load(Ordering::Relaxed))) >> 64;
+    // The product and the inverse are rounded down: two counts later the deadline has passed for certain.
+    CNTV_CVAL_EL0.set(count as u64 + 2);
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET);
+    barrier::isb(barrier::SY);
 }
 
 /// Quiets the timer of this core until the next `set_deadline`.
 pub(super) fn stop() {
-    set_deadline(u64::MAX);
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::CLEAR);
+    barrier::isb(barrier::SY);
 }

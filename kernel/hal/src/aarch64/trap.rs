@@ -3,9 +3,11 @@
 //! User registers are saved as a [`UserFrame`] at the top of the thread's kernel stack. Exceptions of the kernel itself
 //! push the same frame where the stack is. On the way back to user code the work word is looked at with interrupts masked.
 
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{FAR_EL1, Readable, VBAR_EL1, Writeable};
 use spin::Once;
 
 use super::boot::STACK_SHIFT;
@@ -38,8 +40,9 @@ pub(super) fn install_vectors() {
     unsafe extern "C" {
         fn __vectors();
     }
-    // SAFETY: the table below is aligned to 2 KiB and handles every entry.
-    unsafe { asm!("msr vbar_el1, {}", "isb", in(reg) __vectors as *const () as u64, options(nostack, preserves_flags)) };
+    // The table below is aligned to 2 KiB and handles every entry.
+    VBAR_EL1.set(__vectors as *const () as u64);
+    barrier::isb(barrier::SY);
 }
 
 /// Exception classes (ESR_EL1.EC, Arm ARM D17.2.37).
@@ -57,11 +60,9 @@ mod class {
     pub const BRK: u64 = 0x3c;
 }
 
+/// FAR_EL1. Read it before interrupts are unmasked.
 fn fault_address() -> u64 {
-    let far: u64;
-    // SAFETY: reads FAR_EL1.
-    unsafe { asm!("mrs {}, far_el1", out(reg) far, options(nomem, nostack, preserves_flags)) };
-    far
+    FAR_EL1.get()
 }
 
 /// What an abort's syndrome says of a page: `None` for anything but a translation, access-flag or permission fault.
@@ -370,22 +371,26 @@ __el1_irq:
     restore 1
 
 __overflow:
-    // x0 and sp are mixed up by the test; x0's value is lost to the report, sp is put right.
-    sub     x0, sp, x0
-    sub     sp, sp, x0
-    msr     tpidrro_el0, x1         // scratch: nothing returns from here
-    mov     x0, sp
+    // x0 and sp are mixed up by the test. Nothing returns from here, so the registers of user code serve as scratch.
+    sub     x0, sp, x0              // x0 as it was
+    msr     tpidrro_el0, x0
+    sub     x0, sp, x0              // sp as it was, less the frame
+    msr     tpidr_el0, x1
     mrs     x1, tpidr_el1
     ldr     w1, [x1, #{cpu}]
-    add     x1, x1, #1
-    lsl     x1, x1, #14
+    add     w1, w1, #1
+    msr     sp_el0, x0
     adrp    x0, {emergency}
     add     x0, x0, :lo12:{emergency}
-    add     x0, x0, x1
+    add     x0, x0, x1, lsl #14
     mov     sp, x0
     sub     sp, sp, #288
-    mrs     x1, tpidrro_el0
+    mrs     x0, tpidrro_el0
+    mrs     x1, tpidr_el0
     save    1
+    mrs     x1, sp_el0
+    add     x1, x1, #288
+    str     x1, [sp, #248]          // the stack pointer that overflowed
     mrs     x1, esr_el1
     mov     x0, sp
     bl      {stack_overflow}

@@ -91,7 +91,7 @@ pub fn store_user_u64(to: u64, value: u64) -> Result<(), BadAddress> {
 pub fn compare_exchange_user_u32(at: u64, old: u32, new: u32) -> Result<u32, BadAddress> {
     // Exclusives have no unprivileged form: the address is checked here. A read-only page still faults, because EL1
     // respects AP[2] too.
-    if at % 4 != 0 || at >= USER_VA_END {
+    if !at.is_multiple_of(4) || at >= USER_VA_END {
         return Err(NOTHING_DONE);
     }
     // EL1 may write what only PROT_NONE keeps from users; an unprivileged load asks first.

@@ -2,13 +2,15 @@
 //!
 //! An ASID is given out per generation. When the numbers run out a new generation begins: the TLBs of all cores are
 //! emptied, and what runs on a core right then keeps its number (the scheme of Linux `arch/arm64/mm/context.c`).
+//! The usual case takes no lock: the space's number is of this generation and the core says so in its slot.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{Readable, TTBR0_EL1, Writeable};
 use spin::Mutex;
 
-use super::LINEAR_BASE;
 use super::kernel_map::Table;
 use crate::MAX_CPUS;
 use crate::mmu::AddressSpace;
@@ -20,25 +22,22 @@ const MASK: u64 = ASIDS - 1;
 const FLUSH_LIMIT: usize = 64;
 
 /// What TTBR0 points to while no user space is mapped.
-static NOTHING: Table = Table::new();
+pub(super) static NOTHING: Table = Table::new();
+
+/// The current generation, in the bits above the number.
+static GENERATION: AtomicU64 = AtomicU64::new(ASIDS);
+/// What each core has in TTBR0 (with its generation); 0 after a rollover until the core's next switch.
+static ACTIVE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
 struct Asids {
-    generation: u64,
     next: u64,
     used: [u64; (ASIDS / 64) as usize],
-    /// What each core has in TTBR0 (with its generation); 0 for nothing.
-    active: [u64; MAX_CPUS],
     /// What cores had at the last rollover and may still use.
     reserved: [u64; MAX_CPUS],
 }
 
-static STATE: Mutex<Asids> = Mutex::new(Asids {
-    generation: ASIDS,
-    next: 1,
-    used: [0; (ASIDS / 64) as usize],
-    active: [0; MAX_CPUS],
-    reserved: [0; MAX_CPUS],
-});
+/// Taken with interrupts masked (contract of `activate`).
+static STATE: Mutex<Asids> = Mutex::new(Asids { next: 1, used: [0; (ASIDS / 64) as usize], reserved: [0; MAX_CPUS] });
 
 impl Asids {
     fn mark(&mut self, asid: u64) -> bool {
@@ -50,7 +49,7 @@ impl Asids {
 
     /// The ASID, with generation, for a space that had `old`.
     fn assign(&mut self, old: u64) -> u64 {
-        let renewed = self.generation | (old & MASK);
+        let renewed = GENERATION.load(Ordering::Relaxed) | (old & MASK);
         if old != 0 {
             let mut kept = false;
             for reserved in &mut self.reserved {
@@ -70,22 +69,25 @@ impl Asids {
             let candidate = self.next;
             self.next += 1;
             if self.mark(candidate) {
-                return self.generation | candidate;
+                return GENERATION.load(Ordering::Relaxed) | candidate;
             }
         }
     }
 
+    #[cold]
     fn roll_over(&mut self) {
-        self.generation += ASIDS;
+        GENERATION.fetch_add(ASIDS, Ordering::Relaxed);
         self.next = 1;
         self.used = [0; (ASIDS / 64) as usize];
-        for cpu in 0..MAX_CPUS {
-            if self.active[cpu] != 0 {
-                self.reserved[cpu] = self.active[cpu];
+        for (cpu, active) in ACTIVE.iter().enumerate() {
+            // Zero sends the core's next switch to the lock. A core that has not switched since the last rollover still
+            // runs with what was reserved for it then.
+            let running = active.swap(0, Ordering::Relaxed);
+            if running != 0 {
+                self.reserved[cpu] = running;
             }
-            let reserved = self.reserved[cpu];
-            if reserved != 0 {
-                self.mark(reserved);
+            if self.reserved[cpu] != 0 {
+                self.mark(self.reserved[cpu]);
             }
         }
         // SAFETY: forgetting translations is always safe; all cores see it before the numbers are used again.
@@ -94,28 +96,50 @@ impl Asids {
 }
 
 pub fn activate(space: &AddressSpace) {
-    let cpu = super::cpu_id();
-    let asid = {
-        let mut state = STATE.lock();
-        let mut asid = space.asid.load(Ordering::Relaxed);
-        if asid & !MASK != state.generation {
-            asid = state.assign(asid);
-            space.asid.store(asid, Ordering::Relaxed);
-        }
-        state.active[cpu] = asid;
-        asid
-    };
+    let active = &ACTIVE[super::cpu_id()];
+    let mut asid = space.asid.load(Ordering::Relaxed);
+    let before = active.load(Ordering::Relaxed);
+    // The exchange fails if another core rolled over meanwhile (it left a zero), so an old number never gets through.
+    let current = before != 0
+        && asid & !MASK == GENERATION.load(Ordering::Relaxed)
+        && active.compare_exchange(before, asid, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    if !current {
+        asid = activate_slow(space, active);
+    }
     write_ttbr0(space.root().phys() | (asid & MASK) << 48);
+}
+
+#[cold]
+fn activate_slow(space: &AddressSpace, active: &AtomicU64) -> u64 {
+    let mut state = STATE.lock();
+    let mut asid = space.asid.load(Ordering::Relaxed);
+    if asid & !MASK != GENERATION.load(Ordering::Relaxed) {
+        asid = state.assign(asid);
+        space.asid.store(asid, Ordering::Relaxed);
+    }
+    active.store(asid, Ordering::Relaxed);
+    asid
 }
 
 pub fn deactivate() {
     // ASID 0 is never given out; the empty table has no translations to remember anyway.
-    write_ttbr0(core::ptr::from_ref(&NOTHING) as u64 - LINEAR_BASE);
+    write_ttbr0(NOTHING.phys());
+}
+
+/// The first `deactivate` of a core. Its identity map was global, so what the TLB remembers of it would match in every
+/// address space.
+pub(super) fn leave_identity_map() {
+    deactivate();
+    // SAFETY: forgetting translations is always safe.
+    unsafe { asm!("tlbi vmalle1", "dsb nsh", "isb", options(nostack, preserves_flags)) };
 }
 
 fn write_ttbr0(value: u64) {
-    // SAFETY: either the empty table or a level 1 table that kcore keeps while it is active.
-    unsafe { asm!("msr ttbr0_el1, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
+    // Threads of one process switch among themselves for nothing.
+    if TTBR0_EL1.get() != value {
+        TTBR0_EL1.set(value);
+        barrier::isb(barrier::SY);
+    }
 }
 
 fn asid_field(asid: &AtomicU64) -> Option<u64> {

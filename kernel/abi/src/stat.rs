@@ -184,6 +184,11 @@ pub const fn makedev(major: u32, minor: u32) -> u64 {
     ((minor & 0xff) | major << 8 | (minor & !0xff) << 12) as u64
 }
 
+/// Major and minor of what [`makedev`] made.
+pub const fn split_encoded_dev(dev: u64) -> (u32, u32) {
+    split_dev(dev as u32)
+}
+
 /// Major and minor of a `mknod` argument.
 pub const fn split_dev(dev: u32) -> (u32, u32) {
     ((dev & 0xfff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xfff00))

@@ -75,6 +75,11 @@ impl<'a> IoDst<'a> {
         Self { runs: Runs::Kernel(buffer), remaining }
     }
 
+    /// Takes no more than `length` bytes from now on.
+    pub fn limit(&mut self, length: usize) {
+        self.remaining = self.remaining.min(length);
+    }
+
     /// Bytes that still fit.
     pub fn remaining(&self) -> usize {
         self.remaining
@@ -123,7 +128,7 @@ impl<'a> IoDst<'a> {
     ) -> Result<usize> {
         let mut done = 0;
         while done < length && self.remaining > 0 {
-            let want = length - done;
+            let want = (length - done).min(self.remaining);
             let (n, outcome) = if let Runs::Kernel(slice) = &mut self.runs {
                 let n = want.min(slice.len());
                 let (head, tail) = core::mem::take(slice).split_at_mut(n);
@@ -177,6 +182,11 @@ impl<'a> IoSrc<'a> {
         Self { runs: Runs::KernelConst(buffer), remaining: buffer.len() }
     }
 
+    /// Gives no more than `length` bytes from now on.
+    pub fn limit(&mut self, length: usize) {
+        self.remaining = self.remaining.min(length);
+    }
+
     /// Bytes that are left.
     pub fn remaining(&self) -> usize {
         self.remaining
@@ -221,7 +231,7 @@ impl<'a> IoSrc<'a> {
     ) -> Result<usize> {
         let mut done = 0;
         while done < length && self.remaining > 0 {
-            let want = length - done;
+            let want = (length - done).min(self.remaining);
             let (n, outcome) = if let Runs::KernelConst(slice) = &mut self.runs {
                 let n = want.min(slice.len());
                 let (head, tail) = slice.split_at(n);

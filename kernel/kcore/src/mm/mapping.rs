@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
 use hal::mem::{self, FrameRange, PAGE_SIZE, Pfn};
@@ -42,6 +43,16 @@ struct Pages {
     boot: Option<FrameRange>,
 }
 
+hal::global! {
+    /// Pages of all files.
+    static IN_USE: AtomicU64 = AtomicU64::new(0);
+}
+
+/// Pages that files in memory take.
+pub fn pages_in_use() -> u64 {
+    IN_USE.load(Ordering::Relaxed)
+}
+
 /// Pages of a file by index, and who maps them.
 pub struct Mapping {
     pages: SpinLock<Pages>,
@@ -57,6 +68,11 @@ impl Mapping {
     /// A file whose data lies in boot memory from the start of `range` on.
     pub fn from_boot(range: FrameRange, length: u64) -> Arc<Mapping> {
         Self::with(Pages { size: length, own: BTreeMap::new(), boot: Some(range) })
+    }
+
+    /// Pages of zeros that no file names, `size` bytes: shared anonymous memory, mappings of `/dev/zero`.
+    pub fn new_anonymous(size: u64) -> Arc<Mapping> {
+        Self::with(Pages { size, own: BTreeMap::new(), boot: None })
     }
 
     fn with(pages: Pages) -> Arc<Mapping> {
@@ -109,6 +125,7 @@ impl Mapping {
         }
         pages.copy_boot_data(index, fresh);
         pages.own.insert(index, fresh);
+        IN_USE.fetch_add(1, Ordering::Relaxed);
         frame::get(fresh);
         Ok(Page { pfn: fresh, uncounted: false })
     }
@@ -218,9 +235,7 @@ impl Mapping {
         if size < old {
             self.unmap(first_gone, u64::MAX);
         }
-        for pfn in gone.into_values() {
-            frame::put(pfn);
-        }
+        release(gone);
         Ok(())
     }
 
@@ -254,9 +269,7 @@ impl Mapping {
         }
         let gone = self.pages.lock().own.remove(&index);
         self.unmap(index, index + 1);
-        if let Some(pfn) = gone {
-            frame::put(pfn);
-        }
+        release(gone.map(|pfn| (index, pfn)));
         Ok(())
     }
 
@@ -325,11 +338,17 @@ impl Pages {
     }
 }
 
+/// Gives the pages that a file lost back.
+fn release(gone: impl IntoIterator<Item = (u64, Pfn)>) {
+    for (_, pfn) in gone {
+        IN_USE.fetch_sub(1, Ordering::Relaxed);
+        frame::put(pfn);
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
-        for pfn in core::mem::take(&mut self.pages.get_mut().own).into_values() {
-            frame::put(pfn);
-        }
+        release(core::mem::take(&mut self.pages.get_mut().own));
     }
 }
 

@@ -22,3 +22,23 @@ pub use vma::{Backing, Protection, Role, Vma};
 pub const MMAP_MIN_ADDR: u64 = 0x1_0000;
 /// One past the highest user address. The last page stays free, as on Linux, so that no address wraps.
 pub const TASK_SIZE: u64 = hal::pte::USER_VA_END - hal::mem::PAGE_SIZE as u64;
+
+/// Memory of the machine, pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// RAM that the kernel manages, and what it occupies itself.
+    pub total_pages: u64,
+    /// Free.
+    pub free_pages: u64,
+    /// In files that live in memory.
+    pub shmem_pages: u64,
+}
+
+/// How memory is used, for sysinfo(2) and `/proc/meminfo`.
+pub fn usage() -> Usage {
+    Usage {
+        total_pages: frame::managed_count() as u64,
+        free_pages: frame::free_count() as u64,
+        shmem_pages: mapping::pages_in_use(),
+    }
+}

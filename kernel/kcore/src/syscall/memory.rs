@@ -107,8 +107,7 @@ fn backing_of(
         if !shared {
             return Ok(Backing::Anonymous);
         }
-        let mapping = Mapping::new();
-        mapping.truncate(length.next_multiple_of(PAGE))?;
+        let mapping = Mapping::new_anonymous(length.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?);
         return Ok(Backing::SharedAnonymous { mapping, offset: 0 });
     }
     let file = cx.task.files().get(fd)?;

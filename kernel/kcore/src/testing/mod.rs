@@ -124,7 +124,7 @@ fn boot(command_line: &'static str, cpus: usize) {
     let (range, length) = hosted::initramfs();
     crate::init::start(BootParams {
         command_line,
-        initramfs: Some(hal::mem::boot_bytes(range, length)),
+        initramfs: Some((range, length)),
         cpus,
         board_name: "Hosted machine",
         serial: None,

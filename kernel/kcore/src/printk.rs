@@ -206,7 +206,7 @@ pub fn init() {
 }
 
 /// Takes `loglevel=N`, `quiet`, `debug` and `ignore_loglevel` from the kernel command line.
-pub fn set_options(command_line: &str) {
+pub fn configure(command_line: &str) {
     for word in command_line.split_ascii_whitespace() {
         match word {
             "quiet" => CONSOLE_LEVEL.store(CONSOLE_LEVEL_QUIET, Ordering::Relaxed),

@@ -84,6 +84,12 @@ fn keep_seeded() {
     GENERATION.fetch_add(1, Ordering::Release);
 }
 
+/// Seeds the generator at boot.
+pub fn init() {
+    keep_seeded();
+    log::info!("random: crng init done");
+}
+
 /// Fills `buffer` with random bytes.
 pub fn fill(buffer: &mut [u8]) {
     keep_seeded();

@@ -19,16 +19,18 @@ use abi::Errno;
 use abi::fcntl as f;
 use abi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use abi::signal::{SI_USER, SIGPIPE, SigInfo};
-use hal::mem::PAGE_SIZE;
+use hal::mem::{PAGE_SIZE, Pfn};
 
 use super::file::{File, FileOps, OffsetRule, OpsRef};
 use super::inode::Inode;
 use super::poll::{PollTable, watch_all};
+use super::pseudo::{self, PseudoFs};
+use super::super_block::FsType;
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
-use crate::mm::Frame;
+use crate::mm::frame;
 use crate::sync::{Mutex, WaitQueue};
-use crate::task::{TaskState, current};
+use crate::task::{Creds, TaskState, current};
 
 /// Writes of at most this many bytes are atomic (PIPE_BUF).
 pub const ATOMIC_BYTES: usize = PAGE_SIZE;
@@ -40,6 +42,21 @@ const SPARE_FRAMES: usize = 16;
 hal::global! {
     /// `/proc/sys/fs/pipe-max-size`: what a user without CAP_SYS_RESOURCE may ask for, bytes.
     pub static MAX_SIZE: AtomicUsize = AtomicUsize::new(1 << 20);
+}
+
+/// A frame that belongs to a pipe.
+struct Frame(Pfn);
+
+impl Frame {
+    fn allocate() -> Result<Self> {
+        frame::allocate().map(Self)
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        frame::put(self.0);
+    }
 }
 
 /// A frame and the bytes in it that nobody has read.
@@ -278,7 +295,7 @@ impl Ring {
         while dst.remaining() > 0 {
             let Some(slot) = self.slots.front_mut() else { break };
             let want = slot.length.min(dst.remaining());
-            let moved = match dst.put_frame(slot.frame.pfn(), slot.offset, want) {
+            let moved = match dst.put_frame(slot.frame.0, slot.offset, want) {
                 Ok(moved) => moved,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -312,7 +329,7 @@ impl Ring {
             && !last.packet
             && last.offset + last.length + odd <= PAGE_SIZE
         {
-            let moved = src.take_into_frame(last.frame.pfn(), last.offset + last.length, odd)?;
+            let moved = src.take_into_frame(last.frame.0, last.offset + last.length, odd)?;
             last.length += moved;
             done += moved;
             if moved < odd {
@@ -328,7 +345,7 @@ impl Ring {
                 },
             };
             let want = src.remaining().min(PAGE_SIZE);
-            match src.take_into_frame(frame.pfn(), 0, want) {
+            match src.take_into_frame(frame.0, 0, want) {
                 Ok(length) => {
                     self.slots.push_back(Slot { frame, offset: 0, length, packet: packets });
                     done += length;
@@ -439,12 +456,25 @@ impl FileOps for PipeEnd {
     }
 }
 
-/// The two ends of a new pipe: reader, writer.
-pub fn new_pair() -> (OpsRef, OpsRef) {
+static PIPEFS: FsType = FsType { name: "pipefs", mount: pseudo::not_mountable };
+
+hal::global! {
+    static FS: spin::Once<PseudoFs> = spin::Once::new();
+}
+
+/// The two files of a new pipe, reader and writer, on one inode (pipe(2)). `flags` are O_NONBLOCK and O_DIRECT.
+pub fn new_files(creds: &Creds, flags: u32) -> (Arc<File>, Arc<File>) {
+    let fs = FS.call_once(|| PseudoFs::new(&PIPEFS, abi::stat::PIPEFS_MAGIC));
+    let inode = fs.inode(abi::stat::S_IFIFO | 0o600, creds, None);
     let pipe = Pipe::new();
+    // An open through /proc/PID/fd finds the pipe as it finds a FIFO's.
+    let any: Arc<dyn Any + Send + Sync> = pipe.clone();
+    *inode.fifo.lock() = Some(Arc::downgrade(&any));
     let reader = PipeEnd::new(pipe.clone(), Ends { reads: true, writes: false });
     let writer = PipeEnd::new(pipe, Ends { reads: false, writes: true });
-    (OpsRef::Shared(Arc::new(reader)), OpsRef::Shared(Arc::new(writer)))
+    let reader = fs.file_of("pipe", &inode, OpsRef::Shared(Arc::new(reader)), f::O_RDONLY | flags);
+    let writer = fs.file_of("pipe", &inode, OpsRef::Shared(Arc::new(writer)), f::O_WRONLY | flags);
+    (reader, writer)
 }
 
 /// The pipe of a FIFO's inode, shared by everybody who has it open.

@@ -50,6 +50,12 @@ levels! {
     TIMERS = 150;
     /// A wait queue: wakes tasks while held.
     WAIT_QUEUE = 180;
+    /// What an epoll item waits for: read while its file's queue is woken.
+    EPOLL_ITEM = 184;
+    /// The ready list of an epoll set: filled while a file's queue is woken.
+    EPOLL_READY = 186;
+    /// The wait queue of an epoll set: woken while a file's queue is.
+    EPOLL_WAIT = 188;
     /// The run queue of a CPU: the innermost lock of the scheduler.
     RUN_QUEUE = 200;
     /// Load averages.

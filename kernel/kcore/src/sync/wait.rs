@@ -101,6 +101,11 @@ impl WaitQueue {
         Self { waiters: IrqLock::new(order::WAIT_QUEUE, VecDeque::new()), occupied: AtomicBool::new(false) }
     }
 
+    /// A queue that is woken while another one is (epoll): its lock has the level given.
+    pub const fn with_level(level: hal::sync::Level) -> Self {
+        Self { waiters: IrqLock::new(level, VecDeque::new()), occupied: AtomicBool::new(false) }
+    }
+
     /// Adds a waiter. Non-exclusive waiters go to the front, as in Linux, so that `wake_one` reaches all of them.
     pub fn register(&self, waiter: &Arc<Waiter>) {
         let mut waiters = self.waiters.lock();

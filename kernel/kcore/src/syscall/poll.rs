@@ -16,6 +16,7 @@ use super::{Context, UserPtr};
 use crate::Result;
 use crate::fs::File;
 use crate::fs::eventfd;
+use crate::fs::fdtable::OnExec;
 use crate::fs::eventpoll::{self, EventPoll};
 use crate::fs::poll::PollTable;
 use crate::signal::{SigSet, with_temporary_mask};
@@ -247,14 +248,18 @@ fn select(cx: &Context<'_>, count: i32, sets: [UserPtr<u64>; 3], deadline: Deadl
     Ok(total)
 }
 
+/// Gives an open file the lowest free descriptor.
+fn add_file(cx: &Context<'_>, file: Arc<File>, on_exec: OnExec) -> Result<usize> {
+    let fd = cx.task.files().add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), on_exec)?;
+    usize::try_from(fd).map_err(|_| Errno::EMFILE)
+}
+
 /// epoll_create1(2).
 pub fn epoll_create1(cx: &mut Context<'_>, flags: u32) -> Result<usize> {
     if flags & !EPOLL_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = eventpoll::new_file();
-    let fd = cx.task.files().install(file, flags & EPOLL_CLOEXEC != 0)?;
-    Ok(fd as usize)
+    add_file(cx, eventpoll::new_file(), OnExec::from_flags(flags))
 }
 
 /// epoll_ctl(2).
@@ -334,7 +339,5 @@ pub fn eventfd2(cx: &mut Context<'_>, initial: u32, flags: u32) -> Result<usize>
     if flags & !(EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = eventfd::new_file(u64::from(initial), flags);
-    let fd = cx.task.files().install(file, flags & EFD_CLOEXEC != 0)?;
-    Ok(fd as usize)
+    add_file(cx, eventfd::new_file(u64::from(initial), flags), OnExec::from_flags(flags))
 }

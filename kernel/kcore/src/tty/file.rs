@@ -4,12 +4,15 @@ use alloc::sync::Arc;
 
 use abi::Errno;
 use abi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use abi::fcntl::O_NOCTTY;
+use abi::resource::RLIMIT_NOFILE;
 use abi::tty::TOSTOP;
 
 use super::pty::PtyTable;
 use super::{CHUNK, Tty, WAKE_ROOM, job, pty};
 use crate::Result;
-use crate::fs::file::{File, FileMode, FileOps, OffsetRule};
+use crate::fs::fdtable::OnExec;
+use crate::fs::file::{File, FileMode, FileOps, OffsetRule, OpsRef};
 use crate::fs::poll::{PollTable, watch_all};
 use crate::io::{IoDst, IoSrc};
 use crate::task::TaskState;
@@ -71,9 +74,14 @@ impl OpenTty {
         Self { generation: tty.generation(), tty, role: Role::Master(table) }
     }
 
-    /// Opens the slave of this master (TIOCGPTPEER).
-    pub(super) fn open_peer(&self) -> Result<Self> {
-        Self::open(&self.tty, OpenMode { readable: true, no_control: true })
+    /// TIOCGPTPEER: opens the slave of this master without a path. `flags` are open(2)'s.
+    fn install_peer(&self, flags: u64) -> Result<usize> {
+        let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        let peer = Self::open(&self.tty, OpenMode { readable: true, no_control: flags & O_NOCTTY != 0 })?;
+        let file = crate::fs::devpts::slave_file(&self.tty, OpsRef::Shared(Arc::new(peer)), flags)?;
+        let task = crate::task::current();
+        let fd = task.files().add(file, 0, task.rlimit(RLIMIT_NOFILE), OnExec::from_flags(flags))?;
+        usize::try_from(fd).map_err(|_| Errno::EMFILE)
     }
 
     /// The terminal. For a master, its slave's.

@@ -24,7 +24,6 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering}
 use abi::tty::{B115200, CBAUD, CLOCAL, Termios, Winsize};
 use hal::sync::SpinLock;
 
-use crate::Result;
 use crate::sync::{WaitQueue, order};
 use crate::task::{Pid, TaskState};
 use ldisc::Ldisc;
@@ -222,9 +221,21 @@ fn kick_worker() {
     WORKER.wake_one();
 }
 
+/// Makes the console's terminal and registers the character devices. Called once at boot.
+pub fn init(serial: Option<Arc<dyn SerialPort>>) {
+    if let Some(port) = serial {
+        register_serial(port);
+    }
+    if let Err(error) = crate::fs::dev::init() {
+        log::error!("tty: devices are not available ({error})");
+    }
+}
+
 /// Starts the kernel thread that moves bytes between ports and terminals. Called once the scheduler runs.
-pub fn init() -> Result<()> {
-    crate::task::kthread::spawn("ttyd", None, -10, worker, 0).map(drop)
+pub fn start_workers() {
+    if let Err(error) = crate::task::kthread::spawn("ttyd", None, -10, worker, 0) {
+        log::error!("ttyd: {error}");
+    }
 }
 
 fn worker(_: usize) {

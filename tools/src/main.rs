@@ -5,16 +5,21 @@
 //! boots for a person or for `CMD`, `machine` drives a console, `scenarios` are the tests on QEMU, `rings` runs all tests.
 
 mod apt;
+mod check;
 mod cpio;
 mod initramfs;
 mod kernel;
 mod machine;
 mod options;
 mod qemu;
+mod rings;
 mod run;
+mod scenarios;
+mod sdcard;
 mod setup;
 mod steps;
 mod symbols;
+mod unsafe_count;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +42,12 @@ enum Verb {
     Build,
     /// Boots to a shell, or runs CMD
     Run,
+    /// Runs all tests
+    Test,
+    /// Formatting, clippy, unsafe count
+    Check,
+    /// Writes the SD card image
+    Image,
     /// Boots stopped, with a gdb server
     Debug,
 }
@@ -64,6 +75,9 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
             initramfs::build(&outfit, options.extra.as_deref())?;
         }
         Verb::Run => return run::run(&options),
+        Verb::Test => return rings::all(&options),
+        Verb::Check => check::all()?,
+        Verb::Image => sdcard::make(&options)?,
         Verb::Debug => return run::debug(&options),
     }
     Ok(0)

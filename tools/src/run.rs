@@ -150,11 +150,10 @@ impl Pass {
         // Whole lines cannot begin a mark any more; of the last one, what cannot be the mark's start is passed too.
         let keep = (0..self.pending.len())
             .find(|&at| self.pending.is_char_boundary(at) && END.starts_with(&self.pending[at..]));
-        let printed = match keep {
+        match keep {
             Some(at) => self.pending.drain(..at).collect(),
             None => std::mem::take(&mut self.pending),
-        };
-        printed
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`boot`] brings a CPU from the boot loader to Rust; [`trap`] has the vectors; [`context`] threads and their switch;
 //! [`kernel_map`] the kernel's own page tables; [`user_map`] address spaces, ASIDs and the TLB; [`uaccess`] user memory;
-//! [`heap`] the global allocator; [`timer`] and [`local`] the per-core devices; [`vdso`] code for user space. What the image
-//! crate calls is [`board`].
+//! [`heap`] the global allocator; [`string`] the compiler's memory functions; [`timer`] and [`local`] the per-core
+//! devices; [`vdso`] code for user space. What the image crate calls is [`board`].
 
 pub mod board;
 mod boot;
@@ -13,6 +13,7 @@ mod heap;
 mod kernel_map;
 mod local;
 mod memory;
+mod string;
 mod timer;
 mod trap;
 mod uaccess;

@@ -1,7 +1,8 @@
 //! User memory by unprivileged loads and stores (LDTR, STTR; Arm ARM C6.2.221): the MMU checks them as if user code ran.
 //!
 //! Each such instruction has an entry in the exception table; a miss that kcore does not resolve goes on at its fix-up.
-//! Bulk copies move 32 bytes a turn; after a fault in one the byte loop finds out how far it gets.
+//! Bulk copies move 64 bytes a turn; after a fault in one the byte loop finds out how far it gets. Strings are read a word
+//! at a time; where a word would reach past what is mapped, byte by byte.
 
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
@@ -120,115 +121,187 @@ global_asm!(
     .pushsection .text, "ax"
     // x0: kernel destination, x1: user source, x2: length.
 __copy_from_user:
-    cmp     x2, #32
+    subs    x2, x2, #64
     b.lo    2f
 1:
 10: ldtr    x3, [x1]
 11: ldtr    x4, [x1, #8]
 12: ldtr    x5, [x1, #16]
 13: ldtr    x6, [x1, #24]
+14: ldtr    x7, [x1, #32]
+15: ldtr    x8, [x1, #40]
+16: ldtr    x9, [x1, #48]
+17: ldtr    x10, [x1, #56]
     stp     x3, x4, [x0]
     stp     x5, x6, [x0, #16]
-    add     x0, x0, #32
-    add     x1, x1, #32
-    sub     x2, x2, #32
-    cmp     x2, #32
+    stp     x7, x8, [x0, #32]
+    stp     x9, x10, [x0, #48]
+    add     x0, x0, #64
+    add     x1, x1, #64
+    subs    x2, x2, #64
     b.hs    1b
-2:  cmp     x2, #8
-    b.lo    3f
-14: ldtr    x3, [x1]
+2:  adds    x2, x2, #64
+    b.eq    4f
+    subs    x2, x2, #8
+    b.lo    5f
+6:
+18: ldtr    x3, [x1]
     str     x3, [x0], #8
     add     x1, x1, #8
-    sub     x2, x2, #8
-    b       2b
-3:  cbz     x2, 4f
-15: ldtrb   w3, [x1]
+    subs    x2, x2, #8
+    b.hs    6b
+5:  adds    x2, x2, #8
+    b.eq    4f
+3:
+19: ldtrb   w3, [x1]
     strb    w3, [x0], #1
     add     x1, x1, #1
-    sub     x2, x2, #1
-    b       3b
+    subs    x2, x2, #1
+    b.ne    3b
 4:  mov     x0, x2
     ret
-    ex      10b, 3b
-    ex      11b, 3b
-    ex      12b, 3b
-    ex      13b, 3b
-    ex      14b, 3b
-    ex      15b, 4b
+    // A fault in the 64-byte turn, and in the 8-byte turn: x2 is what is left less the turn.
+7:  add     x2, x2, #64
+    b       3b
+8:  add     x2, x2, #8
+    b       3b
+    ex      10b, 7b
+    ex      11b, 7b
+    ex      12b, 7b
+    ex      13b, 7b
+    ex      14b, 7b
+    ex      15b, 7b
+    ex      16b, 7b
+    ex      17b, 7b
+    ex      18b, 8b
+    ex      19b, 4b
 
     // x0: user destination, x1: kernel source, x2: length.
 __copy_to_user:
-    cmp     x2, #32
+    subs    x2, x2, #64
     b.lo    2f
 1:  ldp     x3, x4, [x1]
     ldp     x5, x6, [x1, #16]
+    ldp     x7, x8, [x1, #32]
+    ldp     x9, x10, [x1, #48]
 10: sttr    x3, [x0]
 11: sttr    x4, [x0, #8]
 12: sttr    x5, [x0, #16]
 13: sttr    x6, [x0, #24]
-    add     x0, x0, #32
-    add     x1, x1, #32
-    sub     x2, x2, #32
-    cmp     x2, #32
+14: sttr    x7, [x0, #32]
+15: sttr    x8, [x0, #40]
+16: sttr    x9, [x0, #48]
+17: sttr    x10, [x0, #56]
+    add     x0, x0, #64
+    add     x1, x1, #64
+    subs    x2, x2, #64
     b.hs    1b
-2:  cmp     x2, #8
-    b.lo    3f
-    ldr     x3, [x1]
-14: sttr    x3, [x0]
+2:  adds    x2, x2, #64
+    b.eq    4f
+    subs    x2, x2, #8
+    b.lo    5f
+6:  ldr     x3, [x1]
+18: sttr    x3, [x0]
     add     x0, x0, #8
     add     x1, x1, #8
-    sub     x2, x2, #8
-    b       2b
-3:  cbz     x2, 4f
-    ldrb    w3, [x1]
-15: sttrb   w3, [x0]
+    subs    x2, x2, #8
+    b.hs    6b
+5:  adds    x2, x2, #8
+    b.eq    4f
+3:  ldrb    w3, [x1]
+19: sttrb   w3, [x0]
     add     x0, x0, #1
     add     x1, x1, #1
-    sub     x2, x2, #1
-    b       3b
+    subs    x2, x2, #1
+    b.ne    3b
 4:  mov     x0, x2
     ret
-    ex      10b, 3b
-    ex      11b, 3b
-    ex      12b, 3b
-    ex      13b, 3b
-    ex      14b, 3b
-    ex      15b, 4b
+7:  add     x2, x2, #64
+    b       3b
+8:  add     x2, x2, #8
+    b       3b
+    ex      10b, 7b
+    ex      11b, 7b
+    ex      12b, 7b
+    ex      13b, 7b
+    ex      14b, 7b
+    ex      15b, 7b
+    ex      16b, 7b
+    ex      17b, 7b
+    ex      18b, 8b
+    ex      19b, 4b
 
     // x0: user destination, x1: length.
 __clear_user:
-1:  cmp     x1, #8
+    subs    x1, x1, #64
     b.lo    2f
+1:
 10: sttr    xzr, [x0]
-    add     x0, x0, #8
-    sub     x1, x1, #8
-    b       1b
-2:  cbz     x1, 3f
-11: sttrb   wzr, [x0]
+11: sttr    xzr, [x0, #8]
+12: sttr    xzr, [x0, #16]
+13: sttr    xzr, [x0, #24]
+14: sttr    xzr, [x0, #32]
+15: sttr    xzr, [x0, #40]
+16: sttr    xzr, [x0, #48]
+17: sttr    xzr, [x0, #56]
+    add     x0, x0, #64
+    subs    x1, x1, #64
+    b.hs    1b
+2:  adds    x1, x1, #64
+    b.eq    4f
+3:
+18: sttrb   wzr, [x0]
     add     x0, x0, #1
-    sub     x1, x1, #1
-    b       2b
-3:  mov     x0, x1
+    subs    x1, x1, #1
+    b.ne    3b
+4:  mov     x0, x1
     ret
-    ex      10b, 2b
-    ex      11b, 3b
+7:  add     x1, x1, #64
+    b       3b
+    ex      10b, 7b
+    ex      11b, 7b
+    ex      12b, 7b
+    ex      13b, 7b
+    ex      14b, 7b
+    ex      15b, 7b
+    ex      16b, 7b
+    ex      17b, 7b
+    ex      18b, 4b
 
-    // x0: kernel destination, x1: user source, x2: limit.
+    // x0: kernel destination, x1: user source, x2: limit. x4: bytes done.
 __copy_string_from_user:
     mov     x4, #0
-1:  cmp     x4, x2
-    b.hs    2f
-10: ldtrb   w3, [x1]
-    cbz     w3, 2f
+    mov     x5, #0x0101010101010101
+    subs    x2, x2, #8
+    b.lo    2f
+    // A byte is zero if subtracting one borrows into its top bit that was not set; bytes above the first zero may be
+    // reported wrongly, the first never (the usual word-at-a-time test).
+1:
+10: ldtr    x3, [x1]
+    sub     x6, x3, x5
+    bic     x6, x6, x3
+    ands    x6, x6, #0x8080808080808080
+    b.ne    2f
+    str     x3, [x0, x4]
+    add     x1, x1, #8
+    add     x4, x4, #8
+    cmp     x4, x2
+    b.ls    1b
+2:  add     x2, x2, #8
+3:  cmp     x4, x2
+    b.hs    4f
+11: ldtrb   w3, [x1]
+    cbz     w3, 4f
     strb    w3, [x0, x4]
     add     x1, x1, #1
     add     x4, x4, #1
-    b       1b
-2:  mov     x0, x4
+    b       3b
+4:  mov     x0, x4
     ret
-3:  mvn     x0, x4
+5:  mvn     x0, x4
     ret
-    ex      10b, 3b
+    ex      10b, 2b
+    ex      11b, 5b
 
 __load_user_u32:
 10: ldtr    w2, [x0]

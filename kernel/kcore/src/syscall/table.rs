@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
-use super::{futex, identity, limits, memory, process, sched, signal, time};
+use super::{futex, identity, limits, memory, process, sched, signal, system, time};
 use crate::Result;
 
 /// One past the largest number that the table can hold.
@@ -144,6 +144,8 @@ table! {
     FUTEX(word: u64, operation: i32, value: u32, timeout: u64, word2: u64, value3: u32) futex::futex;
     SET_ROBUST_LIST(head: u64, length: usize) futex::set_robust_list;
     GET_ROBUST_LIST(pid: i32, head: UserPtr<u64>, length: UserPtr<u64>) futex::get_robust_list;
+    // The machine: reboot(2).
+    REBOOT(magic1: u32, magic2: u32, command: u32, argument: UserStr) system::reboot;
     // Time: time(7).
     NANOSLEEP(request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::nanosleep;
     CLOCK_NANOSLEEP(clock: i32, flags: i32, request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::clock_nanosleep;

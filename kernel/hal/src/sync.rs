@@ -262,10 +262,10 @@ mod order {
     // SAFETY: each element is touched only by its own CPU with interrupts masked (`with_held`).
     unsafe impl Sync for Held {}
 
-    const EMPTY: Held = Held(UnsafeCell::new(([None; DEPTH], 0)));
-
     crate::global! {
-        static HELD: PerCpu<Held> = PerCpu::new([EMPTY; crate::MAX_CPUS]);
+        static HELD: PerCpu<Held> = PerCpu::new(
+            [const { Held(UnsafeCell::new(([None; DEPTH], 0))) }; crate::MAX_CPUS],
+        );
     }
 
     fn with_held<R>(f: impl FnOnce(&mut ([Option<Level>; DEPTH], usize)) -> R) -> R {

@@ -28,6 +28,7 @@ pub mod work {
 }
 
 /// What a new thread does first.
+#[expect(clippy::large_enum_variant, reason = "lives only on its way to the new thread's stack")]
 pub enum Start {
     /// Runs `entry(argument)` in the kernel; returning from it is a bug.
     Kernel {
@@ -41,7 +42,7 @@ pub enum Start {
 }
 
 /// FP/SIMD registers of a user thread (Arm ARM B1.2.2): v0 to v31, FPSR, FPCR.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(16))]
 pub struct FpState {
     /// v0 to v31.
@@ -50,12 +51,6 @@ pub struct FpState {
     pub fpsr: u32,
     /// Control.
     pub fpcr: u32,
-}
-
-impl Default for FpState {
-    fn default() -> Self {
-        Self { v: [0; 32], fpsr: 0, fpcr: 0 }
-    }
 }
 
 /// An execution context. Owned by kcore's task through an `Arc` ([`Thread::bind`]).
@@ -79,11 +74,10 @@ impl Thread {
     }
 
     /// Where [`Self::work`] lies, for the trap entry.
-    #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "only assembly needs it"))]
+    #[cfg(target_os = "none")]
     pub(crate) const WORK_OFFSET: usize = core::mem::offset_of!(Thread, work);
 
     /// A context that nobody owns yet, for statics.
-    #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "hosted boot flows are made at run time"))]
     pub(crate) const fn unowned(arch: arch::ThreadContext) -> Self {
         Self {
             arch,

@@ -68,7 +68,10 @@ pub fn map_device(phys: u64, length: usize) -> Mmio {
 
 impl Mmio {
     fn check(&self, offset: usize) -> u64 {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.length, "register offset {offset:#x} outside its window");
+        assert!(
+            offset.is_multiple_of(4) && offset + 4 <= self.length,
+            "register offset {offset:#x} outside its window"
+        );
         self.base + offset as u64
     }
 

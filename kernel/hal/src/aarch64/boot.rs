@@ -282,7 +282,8 @@ const MAIR: u64 = 0xff | 0x04 << 8 | 0x44 << 16;
 const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 25 << 16 | 1 << 24 | 1 << 26 | 3 << 28 | 2 << 30 | 1 << 36 | 1 << 37;
 /// MMU, data and instruction cache, stack alignment checks; EL0 may use DC ZVA, read CTR_EL0, do cache maintenance and
 /// WFI/WFE; RES1 bits (Arm ARM D17.2.118).
-const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
+const SCTLR: u64 =
+    0x30d0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
 
 /// The boot CPU, high and with caches, on its boot stack.
 extern "C" fn boot_main(dtb_phys: u64) -> ! {

@@ -73,7 +73,8 @@ struct Class {
 // SAFETY: the pointers lead to slabs that only the holder of the class's lock touches.
 unsafe impl Send for Class {}
 
-static POOL: [Mutex<Class>; CLASSES.len()] = [const { Mutex::new(Class { partial: null_mut(), empty: 0 }) }; CLASSES.len()];
+static POOL: [Mutex<Class>; CLASSES.len()] =
+    [const { Mutex::new(Class { partial: null_mut(), empty: 0 }) }; CLASSES.len()];
 static USED: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 

@@ -189,9 +189,8 @@ pub fn table(pfn: Pfn) -> &'static [AtomicU64; 512] {
 
 pub fn boot_bytes(range: FrameRange, length: usize) -> &'static [u8] {
     assert!(length <= range.count as usize * PAGE_SIZE, "boot bytes within their range");
-    let overlaps = |free: &FrameRange| {
-        range.start.0 < free.start.0 + free.count && free.start.0 < range.start.0 + range.count
-    };
+    let overlaps =
+        |free: &FrameRange| range.start.0 < free.start.0 + free.count && free.start.0 < range.start.0 + range.count;
     let unclaimed = *UNCLAIMED.lock();
     assert!(!unclaimed.ranges[..unclaimed.count].iter().any(overlaps), "boot bytes are reserved memory");
     // SAFETY: reserved RAM that nobody allocates or writes; mapped linearly.

@@ -166,7 +166,9 @@ pub fn flush_range(space: &AddressSpace, address: u64, pages: usize) {
 pub fn flush_all(space: &AddressSpace) {
     let Some(asid) = asid_field(&space.asid) else { return };
     // SAFETY: forgetting translations is always safe.
-    unsafe { asm!("dsb ishst", "tlbi aside1is, {}", "dsb ish", "isb", in(reg) asid, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!("dsb ishst", "tlbi aside1is, {}", "dsb ish", "isb", in(reg) asid, options(nostack, preserves_flags))
+    };
 }
 
 #[inline(always)]

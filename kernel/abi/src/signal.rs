@@ -57,6 +57,9 @@ consts! {
     SI_KERNEL: i32 = 0x80;
     SI_QUEUE: i32 = -1;
     SI_TIMER: i32 = -2;
+    SI_MESGQ: i32 = -3;
+    SI_ASYNCIO: i32 = -4;
+    SI_SIGIO: i32 = -5;
     SI_TKILL: i32 = -6;
     SEGV_MAPERR: i32 = 1;
     SEGV_ACCERR: i32 = 2;
@@ -64,6 +67,12 @@ consts! {
     BUS_ADRERR: i32 = 2;
     BUS_OBJERR: i32 = 3;
     ILL_ILLOPC: i32 = 1;
+    FPE_INTDIV: i32 = 1;
+    FPE_FLTDIV: i32 = 3;
+    POLL_IN: i32 = 1;
+    POLL_OUT: i32 = 2;
+    POLL_HUP: i32 = 6;
+    SYS_SECCOMP: i32 = 1;
     TRAP_BRKPT: i32 = 1;
     TRAP_TRACE: i32 = 2;
     TRAP_HWBKPT: i32 = 4;
@@ -83,7 +92,7 @@ layout! {
 }
 
 /// `siginfo_t`, 128 bytes: signal, errno, code, and a union at byte 16 that the constructors fill.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct SigInfo {
     si_signo: i32,
@@ -92,12 +101,6 @@ pub struct SigInfo {
     _pad: i32,
     /// The union as 32-bit words.
     fields: [u32; 28],
-}
-
-impl Default for SigInfo {
-    fn default() -> Self {
-        Self { si_signo: 0, si_errno: 0, si_code: 0, _pad: 0, fields: [0; 28] }
-    }
 }
 
 impl SigInfo {

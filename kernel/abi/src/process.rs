@@ -1,0 +1,96 @@
+//! Small interfaces around a process: `rseq(2)`, `membarrier(2)`, `seccomp(2)`, robust futex lists, the rest of
+//! `sched_setattr(2)` and `capset(2)`.
+
+use crate::fcntl::consts;
+use crate::time::layout;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+consts! {
+    RSEQ_FLAG_UNREGISTER: u32 = 1;
+    /// What `cpu_id` holds before the kernel writes it.
+    RSEQ_CPU_ID_UNINITIALIZED: i32 = -1;
+    RSEQ_CPU_ID_REGISTRATION_FAILED: i32 = -2;
+    MEMBARRIER_CMD_QUERY: u32 = 0;
+    MEMBARRIER_CMD_GLOBAL: u32 = 1;
+    MEMBARRIER_CMD_GLOBAL_EXPEDITED: u32 = 2;
+    MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED: u32 = 4;
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED: u32 = 8;
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: u32 = 16;
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 32;
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 64;
+    SECCOMP_MODE_DISABLED: u32 = 0;
+    SECCOMP_MODE_STRICT: u32 = 1;
+    SECCOMP_MODE_FILTER: u32 = 2;
+    SECCOMP_SET_MODE_STRICT: u32 = 0;
+    SECCOMP_SET_MODE_FILTER: u32 = 1;
+    SECCOMP_GET_ACTION_AVAIL: u32 = 2;
+    SECCOMP_GET_NOTIF_SIZES: u32 = 3;
+    SECCOMP_RET_KILL_PROCESS: u32 = 0x8000_0000;
+    SECCOMP_RET_KILL_THREAD: u32 = 0;
+    SECCOMP_RET_TRAP: u32 = 0x0003_0000;
+    SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+    SECCOMP_RET_USER_NOTIF: u32 = 0x7fc0_0000;
+    SECCOMP_RET_TRACE: u32 = 0x7ff0_0000;
+    SECCOMP_RET_LOG: u32 = 0x7ffc_0000;
+    SECCOMP_RET_ALLOW: u32 = 0x7fff_0000;
+    /// Bit 31: 64 bit; bit 30: little-endian.
+    AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
+    SCHED_FLAG_RESET_ON_FORK: u64 = 0x1;
+    SCHED_FLAG_RECLAIM: u64 = 0x2;
+    SCHED_FLAG_DL_OVERRUN: u64 = 0x4;
+    SCHED_FLAG_KEEP_POLICY: u64 = 0x8;
+    SCHED_FLAG_KEEP_PARAMS: u64 = 0x10;
+    SCHED_FLAG_UTIL_CLAMP_MIN: u64 = 0x20;
+    SCHED_FLAG_UTIL_CLAMP_MAX: u64 = 0x40;
+    SCHED_ATTR_SIZE_VER0: u32 = 48;
+    /// Entries of a robust list that exit follows.
+    ROBUST_LIST_LIMIT: usize = 2048;
+    FUTEX_OP_SET: u32 = 0;
+    FUTEX_OP_ADD: u32 = 1;
+    FUTEX_OP_OR: u32 = 2;
+    FUTEX_OP_ANDN: u32 = 3;
+    FUTEX_OP_XOR: u32 = 4;
+    FUTEX_OP_OPARG_SHIFT: u32 = 8;
+    FUTEX_OP_CMP_EQ: u32 = 0;
+    FUTEX_OP_CMP_NE: u32 = 1;
+    FUTEX_OP_CMP_LT: u32 = 2;
+    FUTEX_OP_CMP_LE: u32 = 3;
+    FUTEX_OP_CMP_GT: u32 = 4;
+    FUTEX_OP_CMP_GE: u32 = 5;
+}
+
+layout! {
+    /// `struct rseq`, the first 32 bytes.
+    Rseq { cpu_id_start: u32, cpu_id: u32, rseq_cs: u64, flags: u32, node_id: u32, mm_cid: u32, _pad: u32, }
+    /// `struct robust_list_head`, 24 bytes.
+    RobustListHead { list: u64, futex_offset: i64, list_op_pending: u64, }
+    /// `struct sched_attr`, version 1 (56 bytes).
+    SchedAttr { size: u32, sched_policy: u32, sched_flags: u64, sched_nice: i32, sched_priority: u32,
+        sched_runtime: u64, sched_deadline: u64, sched_period: u64, sched_util_min: u32, sched_util_max: u32, }
+    /// `struct __user_cap_header_struct`.
+    CapUserHeader { version: u32, pid: i32, }
+    /// `struct __user_cap_data_struct`; versions 2 and 3 pass two of them.
+    CapUserData { effective: u32, permitted: u32, inheritable: u32, }
+    /// `struct sock_filter`.
+    SockFilter { code: u16, jt: u8, jf: u8, k: u32, }
+    /// `struct sock_fprog`.
+    SockFprog { len: u16, _pad: [u16; 3], filter: u64, }
+    /// `struct seccomp_data`, 64 bytes.
+    SeccompData { nr: i32, arch: u32, instruction_pointer: u64, args: [u64; 6], }
+    /// `struct open_how` of openat2.
+    OpenHow { flags: u64, mode: u64, resolve: u64, }
+    /// `struct f_owner_ex` of fcntl.
+    FOwnerEx { kind: i32, pid: i32, }
+}
+
+consts! {
+    RESOLVE_NO_XDEV: u64 = 0x1;
+    RESOLVE_NO_MAGICLINKS: u64 = 0x2;
+    RESOLVE_NO_SYMLINKS: u64 = 0x4;
+    RESOLVE_BENEATH: u64 = 0x8;
+    RESOLVE_IN_ROOT: u64 = 0x10;
+    RESOLVE_CACHED: u64 = 0x20;
+    F_OWNER_TID: i32 = 0;
+    F_OWNER_PID: i32 = 1;
+    F_OWNER_PGRP: i32 = 2;
+}

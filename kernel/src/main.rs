@@ -7,9 +7,11 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![deny(unsafe_code)]
 
+#[cfg(any(target_os = "none", test))]
 extern crate alloc;
 
-#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on a PC only the tests use it"))]
+#[cfg(any(target_os = "none", test))]
+#[cfg_attr(test, expect(dead_code, reason = "the tests use the parsers, not where they are pointed to"))]
 mod board;
 #[cfg(target_os = "none")]
 mod boot;
@@ -19,7 +21,7 @@ mod driver;
 mod panic;
 #[cfg(target_os = "none")]
 mod start;
-#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on a PC only the tests use it"))]
+#[cfg(any(target_os = "none", test))]
 mod symbols;
 
 #[cfg(not(target_os = "none"))]

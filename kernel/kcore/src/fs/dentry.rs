@@ -298,6 +298,11 @@ impl Dentry {
         self.unlinked.load(Ordering::Acquire)
     }
 
+    /// Marks a name that never was in a directory as gone (O_TMPFILE).
+    pub(super) fn mark_unlinked(&self) {
+        self.unlinked.store(true, Ordering::Release);
+    }
+
     /// Whether a mount may cover it.
     #[inline(always)]
     pub fn is_mountpoint(&self) -> bool {

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::stat as s;
@@ -239,6 +239,8 @@ pub struct Inode {
     pub lock: Mutex<()>,
     /// flock, POSIX and OFD locks; made by the first one.
     pub(super) locks: spin::Once<Box<InodeLocks>>,
+    /// It never had a name but may get one (O_TMPFILE without O_EXCL).
+    linkable: AtomicBool,
     /// The pipe of an open FIFO.
     pub fifo: SpinLock<Option<alloc::sync::Weak<dyn Any + Send + Sync>>>,
 }
@@ -289,6 +291,7 @@ impl Inode {
             write_count: AtomicI32::new(0),
             lock: Mutex::new(()),
             locks: spin::Once::new(),
+            linkable: AtomicBool::new(false),
             fifo: SpinLock::new(order::INODE, None),
         })
     }
@@ -355,6 +358,16 @@ impl Inode {
     /// Adds to the number of hard links.
     pub fn add_links(&self, change: i32) {
         self.nlink.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Whether it may get a name although it has none.
+    pub fn is_linkable(&self) -> bool {
+        self.nlink() > 0 || self.linkable.load(Ordering::Relaxed)
+    }
+
+    /// Allows it a first name although it has none.
+    pub fn set_linkable(&self) {
+        self.linkable.store(true, Ordering::Relaxed);
     }
 
     /// Its page cache.
@@ -435,7 +448,7 @@ impl Inode {
             gid: self.gid(),
             rdev: self.rdev,
             size: self.size(),
-            blocks: self.mapping.as_ref().map_or(0, |mapping| mapping.allocated_pages() as u64 * 8),
+            blocks: self.mapping.as_ref().map_or(0, |mapping| mapping.allocated_pages() * 8),
             block_size: 4096,
             times: self.times(),
         }
@@ -466,12 +479,15 @@ impl Inode {
 
     /// Registers a writer: `ETXTBSY` while the file runs as a program (open(2); Linux `get_write_access`).
     pub fn get_write_access(&self) -> Result<()> {
-        self.change_write_count(|n| n >= 0, 1)
+        self.change_write_count(|n| n >= 0, 1)?;
+        self.sb.count_writer(1);
+        Ok(())
     }
 
     /// Ends what [`Self::get_write_access`] began.
     pub fn put_write_access(&self) {
         self.write_count.fetch_sub(1, Ordering::AcqRel);
+        self.sb.count_writer(-1);
     }
 
     /// Keeps writers away: `ETXTBSY` while there are any (execve(2); Linux `deny_write_access`).

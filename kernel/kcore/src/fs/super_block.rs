@@ -99,6 +99,7 @@ pub struct SuperBlock {
     read_only: AtomicU32,
     root: SpinLock<Option<Arc<Dentry>>>,
     mounts: AtomicU32,
+    writers: AtomicU32,
     next_ino: AtomicU64,
 }
 
@@ -124,6 +125,7 @@ impl SuperBlock {
             read_only: AtomicU32::new(0),
             root: SpinLock::new(order::DENTRY, None),
             mounts: AtomicU32::new(0),
+            writers: AtomicU32::new(0),
             next_ino: AtomicU64::new(1),
         })
     }
@@ -152,6 +154,16 @@ impl SuperBlock {
     /// Makes it read-only or writable (remount).
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(u32::from(read_only), Ordering::Relaxed);
+    }
+
+    /// A file was opened for writing (`change` 1), or such a file is gone (-1).
+    pub(super) fn count_writer(&self, change: i32) {
+        self.writers.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Whether files are open for writing.
+    pub fn has_writers(&self) -> bool {
+        self.writers.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn add_mount(&self) {

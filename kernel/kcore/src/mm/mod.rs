@@ -10,6 +10,8 @@ pub mod load;
 pub mod mapping;
 pub mod space;
 pub mod table;
+#[cfg(all(test, not(target_os = "none")))]
+mod tests;
 pub mod vdso;
 pub mod vma;
 

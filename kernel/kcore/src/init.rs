@@ -88,18 +88,15 @@ pub fn start(params: BootParams) -> ! {
     let handlers = HANDLERS.call_once(|| Box::leak(Box::new(trap::handlers(params.interrupt))));
     hal::trap::install(handlers);
     sched::adopt_idle(&kthread::idle(0));
-    crate::printk::set_options(command_line());
+    crate::printk::configure(command_line());
+    crate::random::init();
     log::info!("Memory: {} KiB available of {} KiB", frame::free_count() * 4, hal::mem::total_bytes() >> 10);
     limit_threads();
     if let Err(error) = vdso::init() {
         log::warn!("vdso: not available ({error})");
     }
     fs::init();
-    if let Some(port) = &params.serial
-        && crate::tty::register_serial(port.clone()).is_none()
-    {
-        log::warn!("tty: no terminal for {}", port.name());
-    }
+    crate::tty::init(params.serial.clone());
     time::update_coarse();
     start_secondaries(params);
     let nowhere = Start::User(UserFrame::new(0, 0));
@@ -140,9 +137,7 @@ fn kthreadd_main(_: usize) {
     if let Err(error) = kthread::spawn("kzerod", None, 19, zero_frames, 0) {
         log::warn!("kzerod: {error}");
     }
-    if let Err(error) = crate::tty::init() {
-        log::error!("tty: {error}");
-    }
+    crate::tty::start_workers();
     loop {
         current().set_state(task::TaskState::Idle);
         sched::schedule();

@@ -75,11 +75,6 @@ impl<'a> IoDst<'a> {
         Self { runs: Runs::Kernel(buffer), remaining }
     }
 
-    /// Takes no more than `length` bytes from now on.
-    pub fn limit(&mut self, length: usize) {
-        self.remaining = self.remaining.min(length);
-    }
-
     /// Bytes that still fit.
     pub fn remaining(&self) -> usize {
         self.remaining
@@ -185,11 +180,6 @@ impl<'a> IoSrc<'a> {
     /// A kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Self {
         Self { runs: Runs::KernelConst(buffer), remaining: buffer.len() }
-    }
-
-    /// Gives no more than `length` bytes from now on.
-    pub fn limit(&mut self, length: usize) {
-        self.remaining = self.remaining.min(length);
     }
 
     /// Bytes that are left.

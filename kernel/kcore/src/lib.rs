@@ -31,6 +31,7 @@ pub mod testing;
 pub mod time;
 pub mod trap;
 pub mod tty;
+pub mod version;
 
 pub use abi::Errno;
 

@@ -14,10 +14,14 @@
 //! Locks: an inode's sleeping `lock` (Linux `i_rwsem`) covers changes of a directory's entries and of a file's content;
 //! spin locks inside dentries, inodes and the mount table cover single fields and are never held over a call.
 
+pub mod boot;
 pub mod chrdev;
 pub mod context;
 pub mod create;
 pub mod dentry;
+pub mod dev;
+pub mod eventfd;
+pub mod eventpoll;
 pub mod fdtable;
 pub mod file;
 pub mod initramfs;
@@ -28,7 +32,9 @@ pub mod mount;
 pub mod namei;
 pub mod open;
 pub mod permission;
+pub mod pipe;
 pub mod poll;
+pub mod program;
 pub mod pseudo;
 pub mod super_block;
 pub mod tmpfs;
@@ -40,3 +46,6 @@ pub use file::{DirSink, File, FileOps, OffsetRule, OpsRef};
 pub use inode::{Attributes, Inode, InodeOps, LinkTarget, SetAttributes};
 pub use mount::{Mount, Path};
 pub use super_block::{FsType, SuperBlock, SuperOps};
+
+pub use boot::init;
+pub use program::{open_console, open_exec};

@@ -1,18 +1,15 @@
 //! Files as programs and as mapped memory: what exec, mmap and `/proc/PID/maps` need of a [`File`].
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use abi::Errno;
 use abi::fcntl::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 
-use super::file::FileMode;
 use super::mount::{Path, mnt};
-use super::namei::{self, Last, WalkContext};
+use super::namei::{Last, WalkContext};
 use super::{File, open};
 use crate::Result;
 use crate::mm::load::Attributes;
-use crate::mm::{MappedFile, Mapping};
 use crate::task::current;
 
 /// Opens a program by the rules of execveat(2): relative to `dirfd`, or `dirfd` itself with AT_EMPTY_PATH.
@@ -51,30 +48,24 @@ impl File {
     }
 }
 
-impl MappedFile for File {
-    fn mapping(&self) -> Arc<Mapping> {
-        // Asked only of files that were mapped, which had one.
-        File::mapping(self).unwrap_or_else(|_| Mapping::new())
-    }
-
-    fn name(&self) -> Vec<u8> {
-        namei::display_path(&self.path, None)
-    }
-
-    fn device_and_inode(&self) -> (u32, u32, u64) {
-        let (major, minor) = abi::stat::split_encoded_dev(self.inode().sb.dev);
-        (major, minor, self.inode().ino)
-    }
-
-    fn readable(&self) -> bool {
-        self.mode().contains(FileMode::READ)
-    }
-
-    fn writable(&self) -> bool {
-        self.mode().contains(FileMode::WRITE)
-    }
-
-    fn executable(&self) -> bool {
-        self.path.mount.flags() & mnt::NOEXEC == 0
+/// Opens the console as descriptors 0, 1 and 2 of the first process (Linux `console_on_rootfs`). Without one the process
+/// starts with none.
+pub fn open_console() {
+    let task = current();
+    let creds = task.creds();
+    let (root, base) = task.fs().root_and_cwd();
+    let context = WalkContext { root, base, creds: &creds, resolve: 0 };
+    let how = open::OpenHow::new(abi::fcntl::O_RDWR | abi::fcntl::O_NOCTTY, 0);
+    let opened = how.and_then(|how| open::open(context, b"/dev/console", how, 0));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            log::warn!("Warning: unable to open an initial console: {error}");
+            return;
+        }
+    };
+    for _ in 0..3 {
+        // A fresh table has room for three.
+        let _ = task.files().add(file.clone(), 0, 1024, super::fdtable::OnExec::Keep);
     }
 }

@@ -346,15 +346,6 @@ pub enum RestartBlock {
         /// Private or shared.
         private: bool,
     },
-    /// poll(2): descriptors and deadline.
-    Poll {
-        /// The pollfd array.
-        address: u64,
-        /// Its length.
-        count: u32,
-        /// Monotonic time to give up at, ns.
-        deadline_ns: u64,
-    },
 }
 
 /// Recomputes whether the task has something to look at (Linux `recalc_sigpending`). Call after any change of its blocked

@@ -314,8 +314,5 @@ pub fn restart_syscall(cx: &mut Context<'_>) -> Result<usize> {
         RestartBlock::Futex { address, value, deadline_ns, bitset, private } => {
             super::futex::wait(cx, address, value, deadline_ns, bitset, private, true)
         }
-        RestartBlock::Poll { address, count, deadline_ns } => {
-            super::poll::poll_until(cx, UserPtr::new(address), count, deadline_ns)
-        }
     }
 }

@@ -11,7 +11,10 @@ fn main() {
     }
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     // The script fixes every address, so a position-independent executable would only add relocations to run at boot.
-    for argument in [&format!("-T{here}/link.ld"), "--no-pie", "-znorelro", "--gc-sections"] {
+    // Every Cortex-A53 has erratum 843419 (an adrp near the end of a page can go wrong); rustc asks for the linker's fix on
+    // the hard-float target only.
+    let erratum = "--fix-cortex-a53-843419";
+    for argument in [&format!("-T{here}/link.ld"), "--no-pie", "-znorelro", "--gc-sections", erratum] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
 }

@@ -192,23 +192,23 @@ pub fn set_entropy(source: fn(&mut [u8])) {
 static HALT: AtomicBool = AtomicBool::new(false);
 static HALTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Stops the other CPUs for a panic, as far as they take interrupts. Waits briefly.
+/// Stops the other CPUs for a panic, by FIQ, so that one that spins with its interrupts masked stops too. Waits briefly.
 pub fn halt_others() {
     HALT.store(true, Ordering::SeqCst);
     let me = super::cpu_id();
     let others = (0..MAX_CPUS).filter(|cpu| *cpu != me && cpu::online_mask() >> cpu & 1 != 0);
     let mut expected = 0;
     for cpu in others {
-        super::send_ipi(cpu);
+        local::send_halt(cpu);
         expected += 1;
     }
-    let deadline = super::now_ns() + 10_000_000;
+    let deadline = super::now_ns() + 100_000_000;
     while HALTED.load(Ordering::SeqCst) < expected && super::now_ns() < deadline {
         cpu::relax();
     }
 }
 
-/// In the mailbox interrupt: stays here once a panic is under way.
+/// In the FIQ: stays here once a panic is under way.
 pub(super) fn check_halt() {
     if HALT.load(Ordering::SeqCst) {
         HALTED.fetch_add(1, Ordering::SeqCst);

@@ -6,9 +6,9 @@
 
 use core::arch::global_asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{CPACR_EL1, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
+use aarch64_cpu::registers::{CPACR_EL1, MDSCR_EL1, ReadWriteable, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 
 use super::kernel_map::KernelStack;
 use super::trap;
@@ -31,6 +31,8 @@ pub struct ThreadContext {
     tls: AtomicU64,
     /// Where the FP/SIMD registers are: [`fp`].
     fp: AtomicU8,
+    /// Software step is armed for it.
+    stepping: AtomicBool,
     stack: Option<KernelStack>,
 }
 
@@ -56,6 +58,7 @@ impl ThreadContext {
             faults_disabled: AtomicU32::new(0),
             tls: AtomicU64::new(0),
             fp: AtomicU8::new(fp::UNUSED),
+            stepping: AtomicBool::new(false),
             stack: None,
         }
     }
@@ -202,6 +205,33 @@ impl ThreadContext {
     }
 }
 
+/// The thread returns to user code with PSTATE.SS set: one instruction, then an exception (Arm ARM D2.12). Interrupts masked.
+pub(super) extern "C" fn arm_step() {
+    current().arch.stepping.store(true, Ordering::Relaxed);
+    MDSCR_EL1.write(MDSCR_EL1::SS::SoftwareStepEnabled);
+}
+
+impl ThreadContext {
+    /// The step was made. Armed with PSTATE.SS clear, the next instruction would trap before it runs.
+    pub(super) fn disarm_step(&self) {
+        self.stepping.store(false, Ordering::Relaxed);
+        MDSCR_EL1.set(0);
+    }
+
+    /// Software step follows its thread.
+    #[inline(always)]
+    fn switch_step(from: &Self, to: &Self) {
+        let armed = to.stepping.load(Ordering::Relaxed);
+        if armed || from.stepping.load(Ordering::Relaxed) {
+            MDSCR_EL1.modify(if armed {
+                MDSCR_EL1::SS::SoftwareStepEnabled
+            } else {
+                MDSCR_EL1::SS::SoftwareStepDisabled
+            });
+        }
+    }
+}
+
 /// Makes EL0's next use of FP/SIMD trap. EL1 may always (for the save and load below; the kernel is soft-float). The return
 /// to EL0 synchronises it.
 fn trap_user_fp() {
@@ -241,6 +271,7 @@ pub fn set_current(thread: &Thread) {
 pub fn switch(previous: &Thread, next: &Thread) {
     let (from, to) = (&previous.arch, &next.arch);
     from.park_fp();
+    ThreadContext::switch_step(from, to);
     from.tls.store(TPIDR_EL0.get(), Ordering::Relaxed);
     TPIDR_EL0.set(to.tls.load(Ordering::Relaxed));
     to.cpu.store(from.cpu.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -295,7 +326,7 @@ __switch:
 
 __kernel_thread_start:
     bl      {started}
-    msr     daifclr, #2
+    msr     daifclr, #7
     mov     x0, x20
     blr     x19
     brk     #1

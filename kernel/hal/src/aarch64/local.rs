@@ -15,14 +15,19 @@ mod register {
     pub const TIMER_CONTROL: u64 = 0x40;
     pub const MAILBOX_CONTROL: u64 = 0x50;
     pub const IRQ_SOURCE: u64 = 0x60;
+    pub const FIQ_SOURCE: u64 = 0x70;
     pub const MAILBOX_SET: u64 = 0x80;
     pub const MAILBOX_CLEAR: u64 = 0xc0;
 }
 
 /// The virtual timer in TIMER_CONTROL and IRQ_SOURCE.
 const VIRTUAL_TIMER: u32 = 1 << 3;
-/// Mailbox 0 in IRQ_SOURCE.
+/// Mailbox 0 in IRQ_SOURCE: work for the core's scheduler.
 const MAILBOX_0: u32 = 1 << 4;
+/// Mailbox 1 in FIQ_SOURCE: a panic elsewhere.
+const MAILBOX_1: u32 = 1 << 5;
+/// In MAILBOX_CONTROL: mailbox 0 raises the IRQ, mailbox 1 the FIQ.
+const MAILBOX_ROUTES: u32 = 1 << 0 | 1 << 5;
 
 fn read(offset: u64) -> u32 {
     // SAFETY: `init` mapped the controller's page; offsets are its registers.
@@ -43,11 +48,14 @@ pub(super) fn init(base: u64) {
     init_core(super::cpu_id());
 }
 
-/// Routes this core's virtual timer and mailbox 0 to its IRQ.
+/// Routes this core's virtual timer and mailbox 0 to its IRQ, mailbox 1 to its FIQ.
 pub(super) fn init_core(cpu: usize) {
+    if BASE.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     timer::stop();
     write(register::TIMER_CONTROL + 4 * cpu as u64, VIRTUAL_TIMER);
-    write(register::MAILBOX_CONTROL + 4 * cpu as u64, 1);
+    write(register::MAILBOX_CONTROL + 4 * cpu as u64, MAILBOX_ROUTES);
 }
 
 pub fn send_ipi(cpu: usize) {
@@ -56,13 +64,29 @@ pub fn send_ipi(cpu: usize) {
     write(register::MAILBOX_SET + 0x10 * cpu as u64, 1);
 }
 
+/// Interrupts a core even if it has its IRQ masked.
+pub(super) fn send_halt(cpu: usize) {
+    if BASE.load(Ordering::Relaxed) != 0 {
+        barrier::dsb(barrier::ISHST);
+        write(register::MAILBOX_SET + 0x10 * cpu as u64 + 4, 1);
+    }
+}
+
+/// The FIQ of this core.
+pub(super) extern "C" fn handle_fiq() {
+    let cpu = super::cpu_id() as u64;
+    if read(register::FIQ_SOURCE + 4 * cpu) & MAILBOX_1 != 0 {
+        write(register::MAILBOX_CLEAR + 0x10 * cpu + 4, u32::MAX);
+        super::board::check_halt();
+    }
+}
+
 /// An IRQ of this core: mailbox, timer, or a device behind the other controllers.
 pub(super) fn handle_interrupt() {
     let cpu = super::cpu_id() as u64;
     let source = read(register::IRQ_SOURCE + 4 * cpu);
     if source & MAILBOX_0 != 0 {
         write(register::MAILBOX_CLEAR + 0x10 * cpu, u32::MAX);
-        super::board::check_halt();
         (trap::handlers().ipi)();
     }
     if source & VIRTUAL_TIMER != 0 {

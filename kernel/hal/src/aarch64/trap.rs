@@ -2,6 +2,10 @@
 //!
 //! User registers are saved as a [`UserFrame`] at the top of the thread's kernel stack. Exceptions of the kernel itself
 //! push the same frame where the stack is. On the way back to user code the work word is looked at with interrupts masked.
+//!
+//! IRQs are masked by whoever must not be interrupted. FIQ and SError are masked only while the entry and exit code have
+//! registers in their hands: the FIQ is how a panic stops CPUs that have their interrupts masked, and an SError (a bus error
+//! of an earlier store) is reported close to its cause.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +17,7 @@ use spin::Once;
 use super::boot::STACK_SHIFT;
 use super::{context, local, memory};
 use crate::thread::work;
-use crate::trap::{Access, Handlers, NO_SYSCALL, PageFault, UserException, UserFrame};
+use crate::trap::{Access, Handlers, NO_SYSCALL, PSTATE_SS, PageFault, UserException, UserFrame};
 
 static HANDLERS: Once<&'static Handlers> = Once::new();
 /// The interrupt that each CPU handles came from user code.
@@ -43,6 +47,8 @@ pub(super) fn install_vectors() {
     // The table below is aligned to 2 KiB and handles every entry.
     VBAR_EL1.set(__vectors as *const () as u64);
     barrier::isb(barrier::SY);
+    // SAFETY: FIQ and SError may come now.
+    unsafe { core::arch::asm!("msr daifclr, #5", options(nostack, preserves_flags)) };
 }
 
 /// Exception classes (ESR_EL1.EC, Arm ARM D17.2.37).
@@ -106,11 +112,12 @@ extern "C" fn user_syscall(frame: &mut UserFrame) {
 extern "C" fn user_sync(frame: &mut UserFrame, esr: u64) {
     let far = fault_address();
     frame.syscall = NO_SYSCALL;
-    super::irq_enable();
-    if esr >> 26 == class::FP_TRAP {
-        context::current().arch.first_use();
-        return;
+    match esr >> 26 {
+        class::FP_TRAP => return context::current().arch.first_use(),
+        class::STEP_LOWER => context::current().arch.disarm_step(),
+        _ => {}
     }
+    super::irq_enable();
     (handlers().user_exception)(frame, decode(esr, far), esr);
 }
 
@@ -301,15 +308,15 @@ __vectors:
     vector      __bad
     vector_el1  __el1_sync
     vector_el1  __el1_irq
-    vector_el1  __bad
+    vector_el1  __el1_fiq
     vector_el1  __bad
     vector      __el0_sync
     vector      __el0_irq
-    vector      __bad
+    vector      __el0_fiq
     vector      __bad
     vector      __el0_sync          // AArch32 user code: its exceptions become SIGILL
     vector      __el0_irq
-    vector      __bad
+    vector      __el0_fiq
     vector      __bad
     .popsection
 
@@ -325,11 +332,12 @@ __el0_sync:
     mov     w8, w8                  // the number is an int
     ldr     x0, [sp]
     stp     x0, x8, [sp, #272]      // original_x0, syscall
-    msr     daifclr, #2
+    msr     daifclr, #7             // interrupts, FIQ, SError
     mov     x0, sp
     bl      {user_syscall}
     b       __return_to_user
-1:  mov     x0, sp
+1:  msr     daifclr, #5             // FIQ and SError; interrupts when the syndrome is read
+    mov     x0, sp
     bl      {user_sync}
     b       __return_to_user
 
@@ -337,28 +345,51 @@ __el0_irq:
     save    0
     mov     x29, xzr
     mov     x30, xzr
+    msr     daifclr, #5
     mov     x0, sp
     bl      {user_irq}
 
     .global __return_to_user
 __return_to_user:
-    msr     daifset, #2
+    msr     daifset, #7             // nothing may come between ELR and SPSR are loaded and eret
     mrs     x1, tpidr_el1
     ldr     w2, [x1, #{work}]
     tst     w2, #{mask}
     b.ne    2f
-    restore 0
-2:  mov     x0, sp
+    ldr     x2, [sp, #264]
+    tbnz    x2, #{step}, 3f
+1:  restore 0
+2:  msr     daifclr, #5
+    mov     x0, sp
     bl      {user_work}
     b       __return_to_user
+3:  bl      {arm_step}
+    b       1b
+
+__el0_fiq:
+    save    0
+    mov     x29, xzr
+    mov     x30, xzr
+    bl      {fiq}
+    restore 0
+
+__el1_fiq:
+    save    1
+    stp     x29, x22, [sp, #-16]!
+    mov     x29, sp
+    bl      {fiq}
+    add     sp, sp, #16
+    restore 1
 
 __el1_sync:
     save    1
     mrs     x1, esr_el1
+    msr     daifclr, #5
     mov     x0, sp
     stp     x29, x22, [sp, #-16]!   // a frame record, so that backtraces go on
     mov     x29, sp
     bl      {kernel_sync}
+    msr     daifset, #7
     add     sp, sp, #16
     restore 1
 
@@ -366,7 +397,9 @@ __el1_irq:
     save    1
     stp     x29, x22, [sp, #-16]!
     mov     x29, sp
+    msr     daifclr, #5
     bl      {kernel_irq}
+    msr     daifset, #7
     add     sp, sp, #16
     restore 1
 
@@ -406,7 +439,10 @@ __bad:
     work = const context::WORK_OFFSET,
     mask = const work::RETURN_MASK,
     cpu = const context::CPU_OFFSET,
+    step = const PSTATE_SS.trailing_zeros(),
     emergency = sym EMERGENCY,
+    arm_step = sym context::arm_step,
+    fiq = sym local::handle_fiq,
     user_syscall = sym user_syscall,
     user_sync = sym user_sync,
     user_irq = sym user_irq,

@@ -46,12 +46,17 @@ global_asm!(
     .pushsection .text.boot, "ax"
     .global _start
 _start:
-    // The boot CPU is number 0; another that comes this way waits for its mailbox like one in the firmware's pen.
+    // The boot CPU is number 0. Another that comes this way (no firmware below us, as when QEMU is given an ELF) waits at the
+    // release address that it would have in the firmware's pen.
     mrs     x1, mpidr_el1
     and     x1, x1, #0xff
     cbz     x1, 1f
-0:  wfi
-    b       0b
+    mov     x2, #0xd8
+    add     x2, x2, x1, lsl #3
+0:  wfe
+    ldr     x3, [x2]
+    cbz     x3, 0b
+    br      x3
 1:  mov     x20, x0                     // device tree, or what the loader left
     bl      __drop_to_el1
     // Level 2: 504 blocks of RAM (0 to 0x3f000000), then 8 of device memory.
@@ -288,6 +293,7 @@ const SCTLR: u64 =
 /// The boot CPU, high and with caches, on its boot stack.
 extern "C" fn boot_main(dtb_phys: u64) -> ! {
     context::install_boot_thread(0);
+    cpu::init_this_cpu();
     trap::install_vectors();
     cpu::mark_online(0);
     unsafe extern "Rust" {
@@ -300,6 +306,7 @@ extern "C" fn boot_main(dtb_phys: u64) -> ! {
 /// A secondary CPU, likewise.
 extern "C" fn secondary_main(cpu: usize) -> ! {
     context::install_boot_thread(cpu);
+    cpu::init_this_cpu();
     trap::install_vectors();
     super::user_map::leave_identity_map();
     super::board::secondary_entry(cpu)

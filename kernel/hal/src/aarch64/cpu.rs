@@ -3,6 +3,8 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{MIDR_EL1, ReadWriteable, Readable, SCTLR_EL1};
 use spin::Once;
 
 use super::context::current;
@@ -17,6 +19,17 @@ const DAIF_I: usize = 1 << 7;
 
 pub(super) fn mark_online(cpu: usize) {
     ONLINE.fetch_or(1 << cpu, Ordering::SeqCst);
+}
+
+/// What every CPU sets up for itself once it runs Rust.
+pub(super) fn init_this_cpu() {
+    const CORTEX_A53: u64 = 0xd03;
+    if MIDR_EL1.read(MIDR_EL1::PartNum) == CORTEX_A53 {
+        // A plain clean may lose data (errata 819472, 824069, 827319, 855873). EL0's cleans trap and are done as clean and
+        // invalidate, as in Linux (`ARM64_WORKAROUND_CLEAN_CACHE`).
+        SCTLR_EL1.modify(SCTLR_EL1::UCI::Trap);
+        barrier::isb(barrier::SY);
+    }
 }
 
 pub(super) fn set_entropy(source: fn(&mut [u8])) {

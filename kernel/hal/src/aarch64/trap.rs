@@ -15,6 +15,7 @@ use aarch64_cpu::registers::{FAR_EL1, Readable, VBAR_EL1, Writeable};
 use spin::Once;
 
 use super::boot::STACK_SHIFT;
+use super::uaccess::{self, CacheOperation};
 use super::{context, local, memory};
 use crate::thread::work;
 use crate::trap::{Access, Handlers, NO_SYSCALL, PSTATE_SS, PageFault, UserException, UserFrame};
@@ -55,6 +56,7 @@ pub(super) fn install_vectors() {
 mod class {
     pub const FP_TRAP: u64 = 0x07;
     pub const ILLEGAL_STATE: u64 = 0x0e;
+    pub const SYSTEM_TRAP: u64 = 0x18;
     pub const INSTRUCTION_ABORT_LOWER: u64 = 0x20;
     pub const PC_ALIGNMENT: u64 = 0x22;
     pub const DATA_ABORT_LOWER: u64 = 0x24;
@@ -118,7 +120,40 @@ extern "C" fn user_sync(frame: &mut UserFrame, esr: u64) {
         _ => {}
     }
     super::irq_enable();
-    (handlers().user_exception)(frame, decode(esr, far), esr);
+    let exception = match trapped_cache_operation(esr) {
+        None => decode(esr, far),
+        Some((operation, register)) => {
+            let at = frame.x.get(register).copied().unwrap_or(0);
+            if uaccess::user_cache_operation(operation, at).is_ok() {
+                frame.pc += 4;
+                return;
+            }
+            UserException::PageFault(PageFault { address: at, access: Access::Read, permission: false })
+        }
+    };
+    (handlers().user_exception)(frame, exception, esr);
+}
+
+/// Cache maintenance at EL0, which is trapped on cores with broken clean operations (`cpu::init_this_cpu`): what is wanted,
+/// and the number of the register with the address (31 is the zero register).
+fn trapped_cache_operation(esr: u64) -> Option<(CacheOperation, usize)> {
+    if esr >> 26 != class::SYSTEM_TRAP {
+        return None;
+    }
+    // Op0 1, Op2 1, Op1 3, CRn 7, written (Arm ARM D17.2.37, ISS of MSR, MRS and system instructions).
+    const BY_ADDRESS: u64 = 1 << 20 | 1 << 17 | 3 << 14 | 7 << 10;
+    const REGISTER: u64 = 0x1f << 5;
+    const CRM: u64 = 0xf << 1;
+    if esr & 0x01ff_ffff & !REGISTER & !CRM != BY_ADDRESS {
+        return None;
+    }
+    let operation = match (esr & CRM) >> 1 {
+        5 => CacheOperation::InvalidateCode,
+        // To the point of coherency, of unification, of persistence, and with invalidation.
+        10..=12 | 14 => CacheOperation::Clean,
+        _ => return None,
+    };
+    Some((operation, ((esr & REGISTER) >> 5) as usize))
 }
 
 extern "C" fn user_irq(frame: &mut UserFrame) {

@@ -26,6 +26,9 @@ unsafe extern "C" {
     fn __store_user_u32(to: u64, value: u32) -> usize;
     fn __store_user_u64(to: u64, value: u64) -> usize;
     fn __compare_exchange_user_u32(at: u64, old: u32, new: u32, found: *mut u32) -> usize;
+    /// Return 0, or 1.
+    fn __clean_user_line(at: u64) -> usize;
+    fn __invalidate_user_code(at: u64) -> usize;
 }
 
 fn result(length: usize, left: usize) -> Result<(), BadAddress> {
@@ -100,6 +103,30 @@ pub fn compare_exchange_user_u32(at: u64, old: u32, new: u32) -> Result<u32, Bad
     let mut found = 0;
     // SAFETY: an aligned user address, below the kernel half; faults are fixed up.
     if unsafe { __compare_exchange_user_u32(at, old, new, &mut found) } == 0 { Ok(found) } else { Err(NOTHING_DONE) }
+}
+
+/// Cache maintenance by address that EL0 asked for and was not allowed to do itself.
+#[derive(Clone, Copy)]
+pub(super) enum CacheOperation {
+    /// Write a data line back (`dc cvau` and its neighbours).
+    Clean,
+    /// Forget a line of the instruction cache (`ic ivau`).
+    InvalidateCode,
+}
+
+/// Does it for EL0. It only ever makes memory agree with what user code wrote.
+pub(super) fn user_cache_operation(operation: CacheOperation, at: u64) -> Result<(), BadAddress> {
+    if at >= USER_VA_END {
+        return Err(NOTHING_DONE);
+    }
+    // SAFETY: a user address, below the kernel half; faults are fixed up. Cleaning and invalidating change no memory.
+    let outcome = unsafe {
+        match operation {
+            CacheOperation::Clean => __clean_user_line(at),
+            CacheOperation::InvalidateCode => __invalidate_user_code(at),
+        }
+    };
+    if outcome == 0 { Ok(()) } else { Err(NOTHING_DONE) }
 }
 
 pub fn disable_faults() {
@@ -352,6 +379,24 @@ __compare_exchange_user_u32:
     ret
     ex      10b, 3b
     ex      11b, 3b
+
+__clean_user_line:
+10: dc      civac, x0
+    dsb     ish
+    mov     x0, #0
+    ret
+1:  mov     x0, #1
+    ret
+    ex      10b, 1b
+
+__invalidate_user_code:
+10: ic      ivau, x0
+    dsb     ish
+    mov     x0, #0
+    ret
+1:  mov     x0, #1
+    ret
+    ex      10b, 1b
     .popsection
     "#
 );

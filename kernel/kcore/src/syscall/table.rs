@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
-use super::{futex, identity, limits, memory, process, sched, signal, system, time};
+use super::{dir, file, futex, identity, limits, lock, memory, mount, path, process, sched, signal, system, time};
 use crate::Result;
 
 /// One past the largest number that the table can hold.
@@ -127,6 +127,83 @@ table! {
     GETPRIORITY(which: i32, who: i32) sched::getpriority;
     GETCPU(cpu: UserPtr<u32>, node: UserPtr<u32>, unused: u64) sched::getcpu;
     MEMBARRIER(command: i32, flags: u32, cpu: i32) sched::membarrier;
+    // Open files: open(2), read(2), write(2), fcntl(2).
+    DUP(fd: i32) file::dup;
+    DUP3(old: i32, new: i32, flags: u32) file::dup3;
+    FCNTL(fd: i32, command: u32, argument: u64) file::fcntl;
+    IOCTL(fd: i32, command: u32, argument: u64) file::ioctl;
+    FLOCK(fd: i32, operation: u32) lock::flock;
+    FALLOCATE(fd: i32, mode: u32, offset: i64, length: i64) file::fallocate;
+    OPENAT(dirfd: i32, path: UserStr, flags: u32, mode: u32) file::openat;
+    CLOSE(fd: i32) file::close;
+    LSEEK(fd: i32, offset: i64, whence: u32) file::lseek;
+    READ(fd: i32, buffer: u64, count: usize) file::read;
+    WRITE(fd: i32, buffer: u64, count: usize) file::write;
+    READV(fd: i32, vector: UserPtr<file::Iovec>, count: u32) file::readv;
+    WRITEV(fd: i32, vector: UserPtr<file::Iovec>, count: u32) file::writev;
+    PREAD64(fd: i32, buffer: u64, count: usize, offset: i64) file::pread64;
+    PWRITE64(fd: i32, buffer: u64, count: usize, offset: i64) file::pwrite64;
+    PREADV(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64) file::preadv;
+    PWRITEV(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64) file::pwritev;
+    SENDFILE(out: i32, input: i32, offset: UserPtr<i64>, count: usize) file::sendfile;
+    FSYNC(fd: i32) file::fsync;
+    FDATASYNC(fd: i32) file::fdatasync;
+    READAHEAD(fd: i32, offset: i64, count: usize) file::readahead;
+    FADVISE64(fd: i32, offset: i64, length: i64, advice: i32) file::fadvise64;
+    MEMFD_CREATE(name: UserStr, flags: u32) file::memfd_create;
+    COPY_FILE_RANGE(input: i32, input_offset: UserPtr<i64>, out: i32, out_offset: UserPtr<i64>, length: usize, flags: u32) file::copy_file_range;
+    PREADV2(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64, high: u64, flags: u32) file::preadv2;
+    PWRITEV2(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64, high: u64, flags: u32) file::pwritev2;
+    CLOSE_RANGE(first: u32, last: u32, flags: u32) file::close_range;
+    OPENAT2(dirfd: i32, path: UserStr, how: UserPtr<file::OpenHowArgument>, size: usize) file::openat2;
+    // Names: path_resolution(7), mkdir(2), rename(2).
+    MKNODAT(dirfd: i32, path: UserStr, mode: u32, device: u32) dir::mknodat;
+    MKDIRAT(dirfd: i32, path: UserStr, mode: u32) dir::mkdirat;
+    UNLINKAT(dirfd: i32, path: UserStr, flags: u32) dir::unlinkat;
+    SYMLINKAT(target: UserStr, dirfd: i32, path: UserStr) dir::symlinkat;
+    LINKAT(old_dirfd: i32, old_path: UserStr, new_dirfd: i32, new_path: UserStr, flags: u32) dir::linkat;
+    RENAMEAT(old_dirfd: i32, old_path: UserStr, new_dirfd: i32, new_path: UserStr) dir::renameat;
+    GETDENTS64(fd: i32, buffer: u64, count: u32) dir::getdents64;
+    RENAMEAT2(old_dirfd: i32, old_path: UserStr, new_dirfd: i32, new_path: UserStr, flags: u32) dir::renameat2;
+    // Attributes: inode(7), stat(2), xattr(7).
+    SETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) path::setxattr;
+    LSETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) path::lsetxattr;
+    FSETXATTR(fd: i32, name: UserStr, value: u64, size: usize, flags: u32) path::fsetxattr;
+    GETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) path::getxattr;
+    LGETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) path::lgetxattr;
+    FGETXATTR(fd: i32, name: UserStr, value: u64, size: usize) path::fgetxattr;
+    LISTXATTR(path: UserStr, list: u64, size: usize) path::listxattr;
+    LLISTXATTR(path: UserStr, list: u64, size: usize) path::llistxattr;
+    FLISTXATTR(fd: i32, list: u64, size: usize) path::flistxattr;
+    REMOVEXATTR(path: UserStr, name: UserStr) path::removexattr;
+    LREMOVEXATTR(path: UserStr, name: UserStr) path::lremovexattr;
+    FREMOVEXATTR(fd: i32, name: UserStr) path::fremovexattr;
+    GETCWD(buffer: UserPtr<u8>, size: usize) path::getcwd;
+    STATFS(path: UserStr, buffer: UserPtr<abi::stat::Statfs>) path::statfs;
+    FSTATFS(fd: i32, buffer: UserPtr<abi::stat::Statfs>) path::fstatfs;
+    TRUNCATE(path: UserStr, length: i64) path::truncate;
+    FTRUNCATE(fd: i32, length: i64) path::ftruncate;
+    FACCESSAT(dirfd: i32, path: UserStr, mode: u32) path::faccessat;
+    CHDIR(path: UserStr) path::chdir;
+    FCHDIR(fd: i32) path::fchdir;
+    CHROOT(path: UserStr) path::chroot;
+    FCHMOD(fd: i32, mode: u32) path::fchmod;
+    FCHMODAT(dirfd: i32, path: UserStr, mode: u32) path::fchmodat;
+    FCHOWNAT(dirfd: i32, path: UserStr, uid: u32, gid: u32, flags: u32) path::fchownat;
+    FCHOWN(fd: i32, uid: u32, gid: u32) path::fchown;
+    READLINKAT(dirfd: i32, path: UserStr, buffer: u64, size: i32) path::readlinkat;
+    NEWFSTATAT(dirfd: i32, path: UserStr, buffer: UserPtr<abi::stat::Stat>, flags: u32) path::newfstatat;
+    FSTAT(fd: i32, buffer: UserPtr<abi::stat::Stat>) path::fstat;
+    UTIMENSAT(dirfd: i32, path: UserStr, times: UserPtr<[abi::time::Timespec; 2]>, flags: u32) path::utimensat;
+    UMASK(mask: u32) path::umask;
+    NAME_TO_HANDLE_AT(dirfd: i32, path: UserStr, handle: u64, mount: u64, flags: u32) path::name_to_handle_at;
+    STATX(dirfd: i32, path: UserStr, flags: u32, mask: u32, buffer: UserPtr<abi::stat::Statx>) path::statx;
+    FACCESSAT2(dirfd: i32, path: UserStr, mode: u32, flags: u32) path::faccessat2;
+    // Mounts: mount(2).
+    UMOUNT2(target: UserStr, flags: u32) mount::umount2;
+    MOUNT(source: UserStr, target: UserStr, kind: UserStr, flags: u64, data: UserStr) mount::mount;
+    SYNC() mount::sync;
+    SYNCFS(fd: i32) mount::syncfs;
     // Memory: mmap(2).
     BRK(address: u64) memory::brk;
     MUNMAP(address: u64, length: u64) memory::munmap;

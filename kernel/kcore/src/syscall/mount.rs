@@ -1,0 +1,135 @@
+//! mount(2), umount2(2), sync(2), syncfs(2).
+
+use abi::Errno;
+use abi::capability::CAP_SYS_ADMIN;
+use abi::fcntl::AT_FDCWD;
+
+use super::path::walk_context;
+use super::{Context, UserStr};
+use crate::Result;
+use crate::fs::mount::{self, Mount, Path, mnt, ms};
+use crate::fs::namei::{Last, lookup};
+use crate::fs::super_block::{MountRequest, find_type};
+use crate::task::Creds;
+
+const MNT_FORCE: u32 = 1;
+const MNT_DETACH: u32 = 2;
+const MNT_EXPIRE: u32 = 4;
+const UMOUNT_NOFOLLOW: u32 = 8;
+
+fn place(cx: &Context<'_>, path: UserStr, last: Last, creds: &Creds) -> Result<Path> {
+    path.with_path(|path| lookup(walk_context(cx, AT_FDCWD, path, creds)?, path, last))
+}
+
+/// The flags of a mount from those of mount(2): relatime unless told otherwise.
+fn mount_flags(flags: u64) -> u32 {
+    let mut kept = (flags as u32) & (mnt::MASK & !mnt::RELATIME);
+    if flags & (ms::NOATIME | ms::STRICTATIME) == 0 {
+        kept |= mnt::RELATIME;
+    }
+    kept
+}
+
+/// mount(2).
+pub fn mount(
+    cx: &mut Context<'_>,
+    source: UserStr,
+    target: UserStr,
+    kind: UserStr,
+    flags: u64,
+    data: UserStr,
+) -> Result<usize> {
+    const MAGIC_MASK: u64 = 0xffff_0000;
+    const MAGIC: u64 = 0xc0ed_0000;
+    const PROPAGATION: u64 = ms::SHARED | ms::PRIVATE | ms::SLAVE | ms::UNBINDABLE;
+    // Since Linux 2.4 the magic number may be there and means nothing.
+    let flags = if flags & MAGIC_MASK == MAGIC { flags & !MAGIC_MASK } else { flags };
+    let optional = |text: UserStr| if text.is_null() { Ok(alloc::vec::Vec::new()) } else { text.read_path() };
+    let kind = optional(kind)?;
+    let source_text = optional(source)?;
+    let options = optional(data)?;
+    let creds = cx.task.creds();
+    let at = place(cx, target, Last::Follow, &creds)?;
+    if !creds.capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let namespace = mount::initial_namespace();
+    if flags & ms::REMOUNT != 0 {
+        // MS_REMOUNT|MS_BIND changes the mount alone.
+        let options = (flags & ms::BIND == 0).then_some(&*options);
+        let changed = if flags & (ms::RELATIME | ms::STRICTATIME | ms::NOATIME) == 0 {
+            mount_flags(flags) & !mnt::RELATIME
+        } else {
+            mount_flags(flags)
+        };
+        namespace.remount(&at, changed, options)?;
+    } else if flags & ms::BIND != 0 {
+        let from = place(cx, source, Last::Follow, &creds)?;
+        namespace.bind(&from, at, flags & ms::REC != 0)?;
+    } else if flags & PROPAGATION != 0 {
+        set_propagation(&at, flags & PROPAGATION)?;
+    } else if flags & ms::MOVE != 0 {
+        let from = place(cx, source, Last::Follow, &creds)?;
+        namespace.move_mount(&from, at)?;
+    } else {
+        if kind.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let request = MountRequest { source: &source_text, options: &options, creds: &creds };
+        let sb = (find_type(&kind)?.mount)(&request)?;
+        if flags & ms::RDONLY != 0 {
+            sb.set_read_only(true);
+        }
+        let root = sb.root()?;
+        let shown: &[u8] = if source.is_null() || source_text.is_empty() { b"none" } else { &source_text };
+        let new = Mount::new(sb, root, shown.into(), mount_flags(flags) & !mnt::READONLY);
+        namespace.attach(new, at)?;
+    }
+    Ok(0)
+}
+
+/// Propagation between mounts: all are private and stay so. MS_PRIVATE is what they are; MS_SLAVE of a private mount
+/// leaves it private (mount_namespaces(7)); sharing does not exist.
+fn set_propagation(at: &Path, kind: u64) -> Result<()> {
+    if !alloc::sync::Arc::ptr_eq(&at.dentry, &at.mount.root) {
+        return Err(Errno::EINVAL);
+    }
+    match kind {
+        ms::PRIVATE | ms::SLAVE => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// umount2(2).
+pub fn umount2(cx: &mut Context<'_>, target: UserStr, flags: u32) -> Result<usize> {
+    if flags & !(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let creds = cx.task.creds();
+    if !creds.capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if flags & MNT_EXPIRE != 0 {
+        // Expiry marks a mount at the first call; no file system here is worth it, and with the others it is invalid.
+        return Err(if flags & (MNT_FORCE | MNT_DETACH) != 0 { Errno::EINVAL } else { Errno::EAGAIN });
+    }
+    let last = if flags & UMOUNT_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
+    let at = place(cx, target, last, &creds)?;
+    mount::initial_namespace().unmount(at, flags & MNT_DETACH != 0)?;
+    Ok(0)
+}
+
+/// sync(2).
+pub fn sync(_cx: &mut Context<'_>) -> Result<usize> {
+    for mount in mount::initial_namespace().mounts() {
+        // sync(2) has no way to report an error.
+        let _ = mount.sb.ops.sync();
+    }
+    Ok(0)
+}
+
+/// syncfs(2).
+pub fn syncfs(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
+    let file = cx.task.files().get(fd)?;
+    file.path.mount.sb.ops.sync().map(|()| 0)
+}

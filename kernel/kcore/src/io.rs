@@ -80,6 +80,11 @@ impl<'a> IoDst<'a> {
         self.remaining
     }
 
+    /// Leaves at most `length` bytes.
+    pub fn limit(&mut self, length: usize) {
+        self.remaining = self.remaining.min(length);
+    }
+
     /// Stores up to `bytes.len()` bytes. Returns how many went in; `EFAULT` only if none did for a bad address.
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize> {
         self.each(bytes.len(), |dst, done, n| match dst {
@@ -180,6 +185,11 @@ impl<'a> IoSrc<'a> {
     /// Bytes that are left.
     pub fn remaining(&self) -> usize {
         self.remaining
+    }
+
+    /// Leaves at most `length` bytes.
+    pub fn limit(&mut self, length: usize) {
+        self.remaining = self.remaining.min(length);
     }
 
     /// Takes up to `buffer.len()` bytes. Returns how many came; `EFAULT` only if none did for a bad address.

@@ -19,7 +19,7 @@ use super::mount::Path;
 use super::poll::PollTable;
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
-use crate::mm::mapping::Mapping;
+use crate::mm::mapping::{MappedFile, Mapping};
 use crate::sync::{Mutex, MutexGuard, order};
 
 /// What `poll` says of a file that is always ready (Linux `DEFAULT_POLLMASK`): POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM.
@@ -415,4 +415,32 @@ pub fn generic_seek(file: &File, offset: &mut u64, change: i64, whence: u32) -> 
     let target = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
     *offset = target;
     Ok(target)
+}
+
+impl MappedFile for File {
+    fn mapping(&self) -> Arc<Mapping> {
+        // mmap(2) asked before it made the area, so a file without one never gets here; an empty one faults as SIGBUS.
+        self.ops.mapping(self).unwrap_or_else(|_| Mapping::new())
+    }
+
+    fn name(&self) -> alloc::vec::Vec<u8> {
+        super::namei::display_path(&self.path, None)
+    }
+
+    fn device_and_inode(&self) -> (u32, u32, u64) {
+        let (major, minor) = abi::stat::split_dev(self.inode.sb.dev as u32);
+        (major, minor, self.inode.ino)
+    }
+
+    fn readable(&self) -> bool {
+        self.mode.contains(FileMode::READ)
+    }
+
+    fn writable(&self) -> bool {
+        self.mode.contains(FileMode::WRITE)
+    }
+
+    fn executable(&self) -> bool {
+        self.path.mount.flags() & super::mount::mnt::NOEXEC == 0
+    }
 }

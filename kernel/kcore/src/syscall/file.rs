@@ -13,7 +13,7 @@ use super::path::walk_context;
 use super::{Context, UserPtr, UserStr, lock};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
-use crate::fs::file::{File, FileMode, OffsetRule, Owner};
+use crate::fs::file::{File, FileMode, OffsetRule};
 use crate::fs::namei::resolve;
 use crate::fs::open::{self, OpenHow, VALID_OPEN_FLAGS};
 use crate::fs::{permission, tmpfs};

@@ -8,7 +8,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
-use super::{dir, file, futex, identity, limits, lock, memory, mount, path, process, sched, signal, system, time};
+use super::{
+    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal, system,
+    time,
+};
 use crate::Result;
 
 /// One past the largest number that the table can hold.
@@ -223,6 +226,23 @@ table! {
     GET_ROBUST_LIST(pid: i32, head: UserPtr<u64>, length: UserPtr<u64>) futex::get_robust_list;
     // The machine: reboot(2).
     REBOOT(magic1: u32, magic2: u32, command: u32, argument: UserStr) system::reboot;
+    // The system and its names: uname(2), sysinfo(2), syslog(2), random(7).
+    UNAME(buffer: UserPtr<abi::info::Utsname>) info::uname;
+    SETHOSTNAME(name: UserPtr<u8>, length: i32) info::sethostname;
+    SETDOMAINNAME(name: UserPtr<u8>, length: i32) info::setdomainname;
+    SYSINFO(buffer: UserPtr<abi::info::Sysinfo>) info::sysinfo;
+    SYSLOG(action: i32, buffer: u64, length: i32) info::syslog;
+    VHANGUP() info::vhangup;
+    GETRANDOM(buffer: u64, length: usize, flags: u32) random::getrandom;
+    // Pipes and waiting for files: pipe(2), poll(2), select(2), epoll(7), eventfd(2).
+    EVENTFD2(initial: u32, flags: u32) poll::eventfd2;
+    EPOLL_CREATE1(flags: u32) poll::epoll_create1;
+    EPOLL_CTL(epfd: i32, operation: i32, fd: i32, event: UserPtr<abi::poll::EpollEvent>) poll::epoll_ctl;
+    EPOLL_PWAIT(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: i32, mask: UserPtr<u64>, size: usize) poll::epoll_pwait;
+    EPOLL_PWAIT2(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::epoll_pwait2;
+    PIPE2(fds: UserPtr<[i32; 2]>, flags: u32) pipe::pipe2;
+    PSELECT6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<[u64; 2]>) poll::pselect6;
+    PPOLL(fds: UserPtr<abi::poll::Pollfd>, count: u32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::ppoll;
     // Time: time(7).
     NANOSLEEP(request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::nanosleep;
     CLOCK_NANOSLEEP(clock: i32, flags: i32, request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::clock_nanosleep;

@@ -9,6 +9,11 @@ pub fn id() -> usize {
     arch::cpu_id()
 }
 
+/// What CPU this is: MIDR_EL1 (Arm ARM D17.2.100).
+pub fn identification() -> u64 {
+    arch::identification()
+}
+
 /// A bit per CPU that has come up.
 pub fn online_mask() -> u32 {
     arch::online_mask()

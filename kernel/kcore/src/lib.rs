@@ -32,6 +32,7 @@ pub mod time;
 pub mod trap;
 pub mod tty;
 pub mod version;
+pub mod version;
 
 pub use abi::Errno;
 

@@ -36,6 +36,10 @@ pub(super) fn set_entropy(source: fn(&mut [u8])) {
     ENTROPY.call_once(|| source);
 }
 
+pub fn identification() -> u64 {
+    aarch64_cpu::registers::Readable::get(&aarch64_cpu::registers::MIDR_EL1)
+}
+
 pub fn online_mask() -> u32 {
     ONLINE.load(Ordering::Relaxed)
 }

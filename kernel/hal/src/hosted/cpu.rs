@@ -33,6 +33,11 @@ pub fn cpu_id() -> usize {
     state().cpu.get()
 }
 
+/// A Cortex-A53 r0p4, as on the Pi 3.
+pub fn identification() -> u64 {
+    0x410f_d034
+}
+
 pub fn online_mask() -> u32 {
     state().cpus.iter().enumerate().filter(|(_, cpu)| cpu.online.get()).fold(0, |mask, (n, _)| mask | 1 << n)
 }

@@ -49,6 +49,9 @@ fn make_devtmpfs() -> Result<Arc<SuperBlock>> {
 pub fn init() {
     super_block::register(&tmpfs::TMPFS);
     super_block::register(&DEVTMPFS);
+    super_block::register(&super::proc::PROC);
+    super_block::register(&super::sys::SYSFS);
+    super_block::register(&super::devpts::DEVPTS);
     let creds = Creds::root();
     let root = mount::initial_namespace().root();
     let nodes = [

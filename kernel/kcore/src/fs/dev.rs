@@ -236,6 +236,35 @@ fn open_kmsg(request: &OpenRequest<'_>) -> Result<OpsRef> {
     Ok(shared(Kmsg { at: SpinLock::new(order::CHANNEL, printk::oldest()) }))
 }
 
+/// `/proc/kmsg`: syslog(2) READ as a file, for klogd.
+pub(super) fn open_proc_kmsg(request: &OpenRequest<'_>) -> Result<OpsRef> {
+    if !request.creds.capable(abi::capability::CAP_SYSLOG) {
+        return Err(Errno::EPERM);
+    }
+    Ok(OpsRef::Static(&ProcKmsg))
+}
+
+struct ProcKmsg;
+
+impl FileOps for ProcKmsg {
+    fn read(&self, file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
+        if file.is_nonblocking() && !printk::has_unread() {
+            return Err(Errno::EAGAIN);
+        }
+        printk::readers().wait_event(TaskState::Interruptible, printk::has_unread)?;
+        dst.put(&printk::take_unread(dst.remaining()))
+    }
+
+    fn poll(&self, _file: &File, table: Option<&mut PollTable>) -> u32 {
+        watch_all(table, &[printk::readers()]);
+        if printk::has_unread() { POLLIN | POLLRDNORM } else { 0 }
+    }
+
+    fn offset_rule(&self) -> OffsetRule {
+        OffsetRule::Stream
+    }
+}
+
 impl FileOps for Kmsg {
     /// One record per read: `EPIPE` when records were overwritten, `EINVAL` when the buffer is too small.
     fn read(&self, file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {

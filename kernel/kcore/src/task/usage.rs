@@ -120,3 +120,17 @@ pub fn of_process(group: &super::ThreadGroup) -> Usage {
     }
     sum
 }
+
+/// What all processes used that exist or were waited for: each process and its reaped descendants are counted once.
+pub fn of_system() -> Usage {
+    let tree = super::tree::lock();
+    let mut sum = Usage::default();
+    for id in tree.processes() {
+        let node = tree.node(id);
+        sum = sum.plus(node.group.dead_threads.snapshot()).plus(*node.group.children.lock());
+        for thread in node.threads.iter().filter(|thread| thread.state() != super::TaskState::Dead) {
+            sum = sum.plus(thread.times.snapshot());
+        }
+    }
+    sum
+}

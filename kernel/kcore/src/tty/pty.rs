@@ -17,6 +17,7 @@ use hal::sync::SpinLock;
 
 use super::{CHUNK, Device, OpenTty, Tty, job};
 use crate::Result;
+use crate::fs::inode::Inode;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::{WaitQueue, order};
 use crate::task::TaskState;
@@ -46,6 +47,15 @@ pub struct Slave {
     pub owner: (u32, u32),
     /// The terminal.
     pub tty: Arc<Tty>,
+    /// Its device node, made at the first look: chmod and chown last as long as the terminal.
+    node: Arc<spin::Once<Arc<Inode>>>,
+}
+
+impl Slave {
+    /// The device node, made by `make` the first time.
+    pub fn node(&self, make: impl FnOnce() -> Arc<Inode>) -> Arc<Inode> {
+        self.node.call_once(make).clone()
+    }
 }
 
 /// The pseudo-terminals of one devpts instance.
@@ -81,7 +91,7 @@ impl PtyTable {
         };
         let device = Device::Pty { number, master };
         let tty = Tty::new(format!("pts/{number}"), (SLAVE_MAJOR, number), device, Termios::STANDARD);
-        slaves.insert(number, Slave { number, owner, tty: tty.clone() });
+        slaves.insert(number, Slave { number, owner, tty: tty.clone(), node: Arc::default() });
         drop(slaves);
         Ok(OpenTty::master(tty, self.clone()))
     }

@@ -65,11 +65,11 @@ pub enum Node {
 }
 
 impl Entry {
-    const fn text(name: &'static str, show: fn(&mut Text) -> Result<()>) -> Self {
+    pub(super) const fn text(name: &'static str, show: fn(&mut Text) -> Result<()>) -> Self {
         Self { name, mode: 0o444, node: Node::Text(show) }
     }
 
-    const fn setting(
+    pub(super) const fn setting(
         name: &'static str,
         show: fn(&mut Text) -> Result<()>,
         store: fn(&[u8]) -> Result<()>,
@@ -77,11 +77,11 @@ impl Entry {
         Self { name, mode: 0o644, node: Node::Setting(show, store) }
     }
 
-    const fn link(name: &'static str, target: fn(&mut Text) -> Result<()>) -> Self {
+    pub(super) const fn link(name: &'static str, target: fn(&mut Text) -> Result<()>) -> Self {
         Self { name, mode: 0o777, node: Node::Link(target) }
     }
 
-    const fn dir(name: &'static str, entries: &'static [Entry]) -> Self {
+    pub(super) const fn dir(name: &'static str, entries: &'static [Entry]) -> Self {
         Self { name, mode: 0o555, node: Node::Dir(entries) }
     }
 
@@ -127,7 +127,7 @@ fn no_setattr() -> Result<()> {
 }
 
 /// A fixed entry's inode.
-struct Fixed(&'static Entry);
+pub(super) struct Fixed(pub(super) &'static Entry);
 
 impl InodeOps for Fixed {
     fn lookup(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Arc<Inode>> {
@@ -245,7 +245,8 @@ fn take_written(src: &mut IoSrc<'_>) -> Result<Vec<u8>> {
 
 /// Without the white space and NULs around it.
 fn trimmed(bytes: &[u8]) -> &[u8] {
-    bytes.trim_ascii().trim_ascii_end().strip_suffix(b"\0").unwrap_or(bytes.trim_ascii()).trim_ascii()
+    let text = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    text.trim_ascii()
 }
 
 /// A decimal number as programs write it into settings.

@@ -1,0 +1,277 @@
+//! `/proc/sys`: the settings that programs read, and those that can be changed. Documentation/admin-guide/sysctl.
+//!
+//! Writing needs to be root by file mode; the values are checked here.
+
+use core::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::capability::{CAP_LAST_CAP, CAP_SYS_ADMIN};
+use hal::sync::SpinLock;
+
+use super::text::Text;
+use super::{Entry, parse_number};
+use crate::Result;
+use crate::fs::{fdtable, pipe};
+use crate::mm::MMAP_MIN_ADDR;
+use crate::sync::order;
+use crate::task::{clone, current};
+use crate::{printk, random, version};
+
+pub(super) static ENTRIES: &[Entry] = &[
+    Entry::dir("kernel", KERNEL),
+    Entry::dir("vm", VM),
+    Entry::dir("fs", FS),
+    Entry::dir("net", NET),
+    Entry::dir("user", &[]),
+    Entry::dir("dev", DEV),
+    Entry::dir("abi", &[]),
+    Entry::dir("debug", DEBUG),
+];
+
+static KERNEL: &[Entry] = &[
+    Entry::setting("hostname", hostname, set_hostname),
+    Entry::setting("domainname", domainname, set_domainname),
+    Entry::text("ostype", |text| line(text, version::SYSNAME)),
+    Entry::text("osrelease", |text| line(text, version::RELEASE)),
+    Entry::text("version", |text| line(text, version::VERSION)),
+    Entry::text("arch", |text| line(text, version::MACHINE)),
+    Entry::setting("pid_max", pid_max, set_pid_max),
+    Entry::text("threads-max", |text| number(text, clone::MAX_THREADS.load(Ordering::Relaxed))),
+    Entry::text("ngroups_max", |text| number(text, 65_536)),
+    Entry::text("cap_last_cap", |text| number(text, u64::from(CAP_LAST_CAP))),
+    Entry::setting("printk", console_levels, set_console_levels),
+    Entry::setting("dmesg_restrict", dmesg_restrict, set_dmesg_restrict),
+    Entry::text("overflowuid", |text| number(text, 65_534)),
+    Entry::text("overflowgid", |text| number(text, 65_534)),
+    Entry::text("randomize_va_space", |text| number(text, 2)),
+    Entry::text("core_pattern", |text| line(text, "core")),
+    Entry::text("core_uses_pid", |text| number(text, 0)),
+    Entry::text("ctrl-alt-del", |text| number(text, 0)),
+    Entry::text("kptr_restrict", |text| number(text, 1)),
+    Entry::text("perf_event_paranoid", |text| number(text, 2)),
+    Entry::text("sched_child_runs_first", |text| number(text, 0)),
+    Entry::text("shmall", |text| number(text, u64::MAX - (1 << 24))),
+    Entry::text("shmmax", |text| number(text, u64::MAX - (1 << 24))),
+    Entry::text("shmmni", |text| number(text, 4096)),
+    Entry::text("sem", |text| line(text, "32000\t1024000000\t500\t32000")),
+    Entry::text("msgmax", |text| number(text, 8192)),
+    Entry::text("msgmnb", |text| number(text, 16_384)),
+    Entry::text("msgmni", |text| number(text, 32_000)),
+    Entry::text("tainted", |text| number(text, 0)),
+    Entry::text("panic", |text| line(text, crate::init::parameter("panic").filter(|v| !v.is_empty()).unwrap_or("0"))),
+    Entry::text("sysrq", |text| number(text, 0)),
+    Entry::dir("random", RANDOM),
+    Entry::dir("pty", PTY),
+    Entry::dir("yama", YAMA),
+    Entry::dir("keys", &[]),
+];
+
+static RANDOM: &[Entry] = &[
+    Entry::text("uuid", |text| push_uuid(text, random_uuid())),
+    Entry::text("boot_id", boot_id),
+    Entry::text("entropy_avail", |text| number(text, 256)),
+    Entry::text("poolsize", |text| number(text, 256)),
+    Entry::text("urandom_min_reseed_secs", |text| number(text, 60)),
+    Entry::text("write_wakeup_threshold", |text| number(text, 256)),
+];
+
+static PTY: &[Entry] = &[
+    Entry::text("max", |text| number(text, 4096)),
+    Entry::text("nr", |text| number(text, crate::tty::pty::PtyTable::initial().list().len() as u64)),
+    Entry::text("reserve", |text| number(text, 1024)),
+];
+
+static YAMA: &[Entry] = &[Entry::text("ptrace_scope", |text| number(text, 0))];
+
+static VM: &[Entry] = &[
+    Entry::text("overcommit_memory", |text| number(text, 0)),
+    Entry::text("overcommit_ratio", |text| number(text, 50)),
+    Entry::text("overcommit_kbytes", |text| number(text, 0)),
+    Entry::text("max_map_count", |text| number(text, 65_530)),
+    Entry::text("mmap_min_addr", |text| number(text, MMAP_MIN_ADDR)),
+    Entry::text("swappiness", |text| number(text, 60)),
+    Entry::text("panic_on_oom", |text| number(text, 0)),
+    Entry::text("oom_kill_allocating_task", |text| number(text, 0)),
+    Entry::setting("drop_caches", |text| number(text, 0), set_drop_caches),
+];
+
+static FS: &[Entry] = &[
+    Entry::text("file-max", |text| number(text, i64::MAX.cast_unsigned())),
+    Entry::text("file-nr", file_numbers),
+    Entry::text("nr_open", |text| number(text, fdtable::NR_OPEN)),
+    Entry::setting("pipe-max-size", pipe_max_size, set_pipe_max_size),
+    Entry::text("pipe-user-pages-hard", |text| number(text, 0)),
+    Entry::text("pipe-user-pages-soft", |text| number(text, 16_384)),
+    Entry::text("protected_hardlinks", |text| number(text, 1)),
+    Entry::text("protected_symlinks", |text| number(text, 1)),
+    Entry::text("protected_fifos", |text| number(text, 0)),
+    Entry::text("protected_regular", |text| number(text, 0)),
+    Entry::text("suid_dumpable", |text| number(text, 0)),
+    Entry::text("overflowuid", |text| number(text, 65_534)),
+    Entry::text("overflowgid", |text| number(text, 65_534)),
+    Entry::text("lease-break-time", |text| number(text, 45)),
+    Entry::text("aio-max-nr", |text| number(text, 65_536)),
+    Entry::dir("epoll", EPOLL),
+];
+
+static EPOLL: &[Entry] = &[Entry::text("max_user_watches", |text| number(text, 200_000))];
+
+static NET: &[Entry] = &[Entry::dir("core", NET_CORE)];
+static NET_CORE: &[Entry] = &[Entry::text("somaxconn", |text| number(text, 4096))];
+
+static DEV: &[Entry] = &[Entry::dir("tty", DEV_TTY)];
+static DEV_TTY: &[Entry] =
+    &[Entry::text("ldisc_autoload", |text| number(text, 0)), Entry::text("legacy_tiocsti", |text| number(text, 0))];
+
+static DEBUG: &[Entry] = &[Entry::text("exception-trace", |text| number(text, 1))];
+
+fn line(text: &mut Text, value: &str) -> Result<()> {
+    text.str(value).byte(b'\n');
+    Ok(())
+}
+
+fn number(text: &mut Text, value: u64) -> Result<()> {
+    text.num(value).byte(b'\n');
+    Ok(())
+}
+
+fn require_admin() -> Result<()> {
+    if current().capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+fn hostname(text: &mut Text) -> Result<()> {
+    text.bytes(&current().namespaces().uts().names().host).byte(b'\n');
+    Ok(())
+}
+
+fn set_hostname(value: &[u8]) -> Result<()> {
+    require_admin()?;
+    current().namespaces().uts().set_host(value.to_vec())
+}
+
+fn domainname(text: &mut Text) -> Result<()> {
+    text.bytes(&current().namespaces().uts().names().domain).byte(b'\n');
+    Ok(())
+}
+
+fn set_domainname(value: &[u8]) -> Result<()> {
+    require_admin()?;
+    current().namespaces().uts().set_domain(value.to_vec())
+}
+
+fn pid_max(text: &mut Text) -> Result<()> {
+    let max = current().namespaces().pid().pid_max.load(Ordering::Relaxed);
+    number(text, u64::from(max.unsigned_abs()))
+}
+
+/// 301 to 4194304 (Linux `pid_max_min`, `pid_max_max`).
+fn set_pid_max(value: &[u8]) -> Result<()> {
+    require_admin()?;
+    let max: i32 = parse_number(value)?;
+    if !(301..=4_194_304).contains(&max) {
+        return Err(Errno::EINVAL);
+    }
+    current().namespaces().pid().pid_max.store(max, Ordering::Relaxed);
+    Ok(())
+}
+
+fn console_levels(text: &mut Text) -> Result<()> {
+    let [level, message, minimum, default] = printk::levels().map(u64::from);
+    text.num(level).byte(b'\t').num(message).byte(b'\t').num(minimum).byte(b'\t').num(default).byte(b'\n');
+    Ok(())
+}
+
+/// The first number counts; the others cannot be changed.
+fn set_console_levels(value: &[u8]) -> Result<()> {
+    let first = value.split(u8::is_ascii_whitespace).next().unwrap_or(value);
+    printk::set_console_level(parse_number(first)?);
+    Ok(())
+}
+
+fn dmesg_restrict(text: &mut Text) -> Result<()> {
+    number(text, u64::from(printk::DMESG_RESTRICT.load(Ordering::Relaxed)))
+}
+
+fn set_dmesg_restrict(value: &[u8]) -> Result<()> {
+    require_admin()?;
+    let value: u32 = parse_number(value)?;
+    if value > 1 {
+        return Err(Errno::EINVAL);
+    }
+    printk::DMESG_RESTRICT.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+fn random_uuid() -> [u8; 16] {
+    let mut uuid = [0; 16];
+    random::fill(&mut uuid);
+    // Version 4, variant 1 (RFC 4122, 4.4).
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+fn push_uuid(text: &mut Text, uuid: [u8; 16]) -> Result<()> {
+    for (index, byte) in uuid.iter().enumerate() {
+        if [4, 6, 8, 10].contains(&index) {
+            text.byte(b'-');
+        }
+        text.hex(u64::from(*byte), 2);
+    }
+    text.byte(b'\n');
+    Ok(())
+}
+
+hal::global! {
+    static BOOT_ID: SpinLock<Option<[u8; 16]>> = SpinLock::new(order::TASK_FIELDS, None);
+}
+
+/// One UUID for each boot, made when it is first read.
+fn boot_id(text: &mut Text) -> Result<()> {
+    let uuid = *BOOT_ID.lock().get_or_insert_with(random_uuid);
+    push_uuid(text, uuid)
+}
+
+/// Nothing that is cached can be dropped: files in memory are their own storage. The request is valid all the same.
+fn set_drop_caches(value: &[u8]) -> Result<()> {
+    let value: u64 = parse_number(value)?;
+    if !(1..=4).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Open files, free slots (always 0), the limit.
+fn file_numbers(text: &mut Text) -> Result<()> {
+    text.str("0\t0\t").num(i64::MAX.cast_unsigned()).byte(b'\n');
+    Ok(())
+}
+
+fn pipe_max_size(text: &mut Text) -> Result<()> {
+    number(text, pipe::MAX_SIZE.load(Ordering::Relaxed) as u64)
+}
+
+fn set_pipe_max_size(value: &[u8]) -> Result<()> {
+    let value: usize = parse_number(value)?;
+    if value == 0 || value > 1 << 31 {
+        return Err(Errno::EINVAL);
+    }
+    pipe::MAX_SIZE.store(value.next_power_of_two().max(hal::mem::PAGE_SIZE), Ordering::Relaxed);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Text, push_uuid, random_uuid};
+
+    #[test]
+    fn a_uuid_has_its_dashes_and_its_version() {
+        let mut text = Text::new();
+        push_uuid(&mut text, random_uuid()).unwrap();
+        let text = String::from_utf8(text.into_bytes()).unwrap();
+        let groups: Vec<&str> = text.trim_end().split('-').collect();
+        assert_eq!(groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(groups[2].starts_with('4'));
+        assert!("89ab".contains(&groups[3][..1]));
+    }
+}

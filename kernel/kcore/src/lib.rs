@@ -32,7 +32,6 @@ pub mod time;
 pub mod trap;
 pub mod tty;
 pub mod version;
-pub mod version;
 
 pub use abi::Errno;
 

@@ -88,7 +88,7 @@ fn stat(text: &mut Text) -> Result<()> {
         let all = (user + system).max(1);
         (u128::from(cpu_busy) * u128::from(user) / u128::from(all)) as u64
     };
-    let mut row = |text: &mut Text, cpu_busy: u64, cpu_idle: u64| {
+    let row = |text: &mut Text, cpu_busy: u64, cpu_idle: u64| {
         let in_user = user_part(cpu_busy).min(cpu_busy);
         // user nice system idle iowait irq softirq steal guest guest_nice
         text.byte(b' ').num(in_user / TICK_NS).str(" 0").field((cpu_busy - in_user) / TICK_NS);

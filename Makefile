@@ -13,7 +13,7 @@ endif
 endef
 $(foreach variable,$(variables),$(eval $(call pass,$(variable))))
 
-.PHONY: help run test check image debug setup build clean run-command
+.PHONY: help run test check image debug setup build record clean run-command
 .DEFAULT_GOAL = help
 
 help:
@@ -35,7 +35,7 @@ help:
 	@echo '  SMP=1..4         how many cores are started'
 	@echo "  QEMU=, QEMU_ARGS='...'   another qemu-system-aarch64, more arguments for it"
 	@echo '  ICOUNT=1         count guest time in instructions: repeatable'
-	@echo '  KERNEL=file      boot this image and build none'
+	@echo '  KERNEL=file      boot this image and build none; KERNEL=linux is Debian'"'"'s Linux, to compare'
 	@echo '  FIRMWARE=dir     for image: the folder with bootcode.bin, start.elf, fixup.dat'
 	@echo "  TESTS='words'    for test: only the QEMU tests whose names contain one of the words"
 
@@ -55,7 +55,7 @@ run:
 endif
 
 export TESTS
-test check image debug setup build:
+test check image debug setup build record:
 	@$(TOOL) $@
 
 clean:

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::options::Options;
+use crate::setup;
 use crate::steps;
 use crate::symbols;
 use crate::workspace::{self, KERNEL_TARGET, Profile};
@@ -21,6 +22,7 @@ const LARGEST_IMAGE: u64 = 64 << 20;
 /// The image to boot: the user's, or ours, built.
 pub fn image(options: &Options) -> Result<PathBuf> {
     match &options.kernel {
+        Some(_) if options.boots_linux() => setup::linux(),
         Some(image) => Ok(image.clone()),
         None => build(options.profile),
     }

@@ -201,7 +201,7 @@ impl Machine {
 }
 
 /// The end of root's prompt.
-pub const PROMPT: &str = "# ";
+pub const PROMPT: &str = " # ";
 
 impl Drop for Machine {
     fn drop(&mut self) {

@@ -44,6 +44,8 @@ enum Verb {
     Run,
     /// Runs all tests
     Test,
+    /// Writes down what the tests' script prints on Linux (KERNEL=linux)
+    Record,
     /// Formatting, clippy, unsafe count
     Check,
     /// Writes the SD card image
@@ -76,6 +78,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         }
         Verb::Run => return run::run(&options),
         Verb::Test => return rings::all(&options),
+        Verb::Record => rings::record(&options)?,
         Verb::Check => check::all()?,
         Verb::Image => sdcard::make(&options)?,
         Verb::Debug => return run::debug(&options),

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::workspace::Profile;
@@ -11,7 +11,7 @@ use crate::workspace::Profile;
 /// One `make` with its variables.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `KERNEL`: boot this image, and build none.
+    /// `KERNEL`: boot this image, and build none. `linux` is Debian's Linux, for comparison.
     pub kernel: Option<PathBuf>,
     /// `EXTRA`: a folder that is laid over the root file system.
     pub extra: Option<PathBuf>,
@@ -76,6 +76,11 @@ impl Options {
             timeout: Duration::from_secs(number("TIMEOUT")?.unwrap_or(120)),
             firmware: given("FIRMWARE").map(PathBuf::from),
         })
+    }
+
+    /// Whether the kernel is Debian's.
+    pub fn boots_linux(&self) -> bool {
+        self.kernel.as_deref() == Some(Path::new("linux"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! A test gets a [`Bench`], which knows how to boot; `Machine::run` is one command at the prompt, `Machine::check` one
 //! that must succeed.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -457,18 +457,32 @@ fn crash(bench: &Bench) -> Result<()> {
     same(&mut machine, "sh -c 'kill -ILL $$' 2>/dev/null; echo $?", "132\n")
 }
 
-/// The script and what Debian's Linux 6.1 printed for it on the same machine (`make record`).
+/// The script and what Debian's Linux printed for it on the same machine ([`record`]).
 fn long_script(bench: &Bench) -> Result<()> {
-    let folder = workspace::root().join("tools/tests/scripts");
-    let script = fs::read(folder.join("shell.sh"))?;
-    let expected = fs::read_to_string(folder.join("shell.expected"))?;
-    let console = bench.boot_command("cd /tmp && sh /root/shell.sh", &[Overlay::new("root/shell.sh", script)])?;
-    let output = between_marks(&console)?;
+    let expected = fs::read_to_string(scripts().join("shell.expected"))?;
+    let output = script_output(bench)?;
     if output != expected {
         let number = output.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count();
         let at = |text: &str| text.lines().nth(number).unwrap_or("(the end)").to_string();
-        anyhow::bail!("line {}: {:?} instead of {:?}\n{console}", number + 1, at(output), at(&expected));
+        bail!("line {}: {:?} instead of {:?}\n{output}", number + 1, at(&output), at(&expected));
     }
+    Ok(())
+}
+
+fn scripts() -> PathBuf {
+    workspace::root().join("tools/tests/scripts")
+}
+
+fn script_output(bench: &Bench) -> Result<String> {
+    let script = fs::read(scripts().join("shell.sh"))?;
+    let console = bench.boot_command("cd /tmp && sh /root/shell.sh", &[Overlay::new("root/shell.sh", script)])?;
+    between_marks(&console).map(str::to_string)
+}
+
+/// Writes down what the script prints. Only Linux says what is right.
+pub fn record(bench: &Bench) -> Result<()> {
+    ensure!(bench.options.boots_linux(), "record what Linux prints: KERNEL=linux");
+    fs::write(scripts().join("shell.expected"), script_output(bench)?)?;
     Ok(())
 }
 

@@ -130,16 +130,24 @@ fn busybox() -> Result<PathBuf> {
 /// It lies in Debian's kernel package, of which only this one file is kept.
 fn device_tree() -> Result<PathBuf> {
     let name = "bcm2837-rpi-3-b.dtb";
-    let path = workspace::build(name);
+    from_linux_package(&format!("./usr/lib/linux-image-*/broadcom/{name}"), &workspace::build(name))
+}
+
+/// Debian's Linux for arm64, to compare with.
+pub fn linux() -> Result<PathBuf> {
+    from_linux_package("./boot/vmlinuz-*", &workspace::build("arm64/vmlinuz"))
+}
+
+fn from_linux_package(member: &str, path: &Path) -> Result<PathBuf> {
     if !path.exists() {
         let apt = Apt::open(Architecture::Arm64)?;
         let depends = apt.field("linux-image-arm64", "Depends")?;
         let kernel = depends.split_whitespace().next().context("linux-image-arm64 depends on nothing")?;
         let package = apt.download(kernel, Release::Stable)?;
-        apt::extract(&package, &format!("./usr/lib/linux-image-*/broadcom/{name}"), &path)?;
+        apt::extract(&package, member, path)?;
         fs::remove_file(package)?;
     }
-    Ok(path)
+    Ok(path.to_path_buf())
 }
 
 /// One of the mtools (`mcopy`), which read a FAT image without mounting it.

@@ -52,3 +52,6 @@ pub use super_block::{FsType, SuperBlock, SuperOps};
 
 pub use boot::init;
 pub use program::{open_console, open_exec};
+
+#[cfg(test)]
+mod tests;

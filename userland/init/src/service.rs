@@ -74,7 +74,7 @@ fn start(command: &mut Command) -> std::io::Result<u32> {
     command.current_dir(if Path::new("/root").is_dir() { "/root" } else { "/" });
     sys::lead_session(command);
     // The child is known by its number from here on: reaping is one for all, ours and inherited.
-    command.spawn().map(|child| child.id())
+    sys::spawn(command)
 }
 
 /// Until `pid` ends.

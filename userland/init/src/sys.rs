@@ -149,3 +149,17 @@ pub fn lead_session(command: &mut Command) {
     // SAFETY: `prepare` allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };
 }
+
+/// Starts `command` in a child and returns the child's number. `Command::spawn` would want a socket pair to hear of a failed
+/// exec; here the child says so itself and ends with 127, as a shell's does.
+pub fn spawn(command: &mut Command) -> std::io::Result<u32> {
+    // SAFETY: init has one thread, so the child may do whatever the parent may.
+    match unsafe { libc::fork() } {
+        0 => {
+            let error = command.exec();
+            eprintln!("init: {}: {error}", command.get_program().display());
+            std::process::exit(127)
+        }
+        child => u32::try_from(child).map_err(|_| Error::last_os_error()),
+    }
+}

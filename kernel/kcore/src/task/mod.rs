@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::resource::Rlimit;
-use hal::sync::SpinLock;
+use hal::sync::{IrqLock, SpinLock};
 use hal::thread::{Current, Thread, work};
 
 use crate::Result;
@@ -84,7 +84,8 @@ pub struct Task {
     /// How to go on with an interrupted call (restart_syscall).
     pub restart: SpinLock<RestartBlock>,
 
-    mm: SpinLock<Option<Arc<Mm>>>,
+    // The switch reads it under the run-queue lock, which interrupts take: no interrupt may come while it is held.
+    mm: IrqLock<Option<Arc<Mm>>>,
     files: SpinLock<Option<Arc<Files>>>,
     fs: SpinLock<Option<Arc<FsContext>>>,
     creds: SpinLock<Arc<Creds>>,
@@ -190,7 +191,7 @@ impl Task {
             signals: TaskSignals::new(parts.blocked),
             handlers: SpinLock::new(order::TASK_FIELDS, parts.handlers),
             restart: SpinLock::new(order::TASK_FIELDS, RestartBlock::None),
-            mm: SpinLock::new(order::TASK_MM, parts.mm),
+            mm: IrqLock::new(order::TASK_MM, parts.mm),
             files: SpinLock::new(order::TASK_FIELDS, parts.files),
             fs: SpinLock::new(order::TASK_FIELDS, parts.fs),
             creds: SpinLock::new(order::TASK_FIELDS, parts.creds),

@@ -18,6 +18,7 @@ pub mod fs;
 pub mod init;
 pub mod io;
 pub mod mm;
+pub mod net;
 pub mod ns;
 pub mod printk;
 pub mod random;

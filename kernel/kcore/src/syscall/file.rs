@@ -176,7 +176,7 @@ pub fn dup3(cx: &mut Context<'_>, old: i32, new: i32, flags: u32) -> Result<usiz
     descriptor(new)
 }
 
-fn checked_count(count: usize) -> Result<usize> {
+pub(super) fn checked_count(count: usize) -> Result<usize> {
     if isize::try_from(count).is_err() {
         return Err(Errno::EINVAL);
     }

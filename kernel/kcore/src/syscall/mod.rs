@@ -20,6 +20,7 @@ pub mod ptr;
 pub mod random;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod system;
 pub mod table;
 pub mod time;

@@ -9,7 +9,7 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal, system,
+    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal, socket, system,
     time,
 };
 use crate::Result;
@@ -241,6 +241,13 @@ table! {
     EPOLL_PWAIT(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: i32, mask: UserPtr<u64>, size: usize) poll::epoll_pwait;
     EPOLL_PWAIT2(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::epoll_pwait2;
     PIPE2(fds: UserPtr<[i32; 2]>, flags: u32) pipe::pipe2;
+    // Sockets: socket(2), socketpair(2), send(2), recv(2).
+    SOCKET(family: u32, kind: u32, protocol: u32) socket::socket;
+    SOCKETPAIR(family: u32, kind: u32, protocol: u32, fds: UserPtr<[i32; 2]>) socket::socketpair;
+    SENDTO(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: u32) socket::sendto;
+    RECVFROM(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: UserPtr<i32>) socket::recvfrom;
+    GETSOCKOPT(fd: i32, level: u32, option: u32, value: UserPtr<u32>, length: UserPtr<i32>) socket::getsockopt;
+    SHUTDOWN(fd: i32, how: u32) socket::shutdown;
     PSELECT6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<[u64; 2]>) poll::pselect6;
     PPOLL(fds: UserPtr<abi::poll::Pollfd>, count: u32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::ppoll;
     // Time: time(7).

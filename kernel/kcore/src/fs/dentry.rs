@@ -120,8 +120,11 @@ impl Children {
     }
 
     fn forget_absent(&mut self) {
-        let names: Vec<Name> =
-            self.by_hash.values().filter_map(|s| if let Slot::Absent(n) = s { Some(n.clone()) } else { None }).collect();
+        let names: Vec<Name> = self
+            .by_hash
+            .values()
+            .filter_map(|s| if let Slot::Absent(n) = s { Some(n.clone()) } else { None })
+            .collect();
         names.iter().for_each(|name| self.remove(name));
     }
 

@@ -30,6 +30,9 @@ const HEADER: usize = 110;
 const TRAILER: &[u8] = b"TRAILER!!!";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// A directory and a name that is free in it.
+type NewName = (Arc<Dentry>, Vec<u8>);
+
 /// The fields of a header that matter.
 struct Entry {
     ino: u32,
@@ -161,7 +164,7 @@ impl Unpacker {
                 Home::Boot(range) => Home::Boot(range_from(range, data_at)),
                 Home::Copy => Home::Copy,
             };
-            let in_place = data_at % PAGE_SIZE == 0;
+            let in_place = data_at.is_multiple_of(PAGE_SIZE);
             self.enter(&entry, name, data, if in_place { place } else { Home::Copy })
                 .map_err(|error| format!("{}: {error}", String::from_utf8_lossy(name)))?;
             self.files += 1;
@@ -182,21 +185,21 @@ impl Unpacker {
             self.times.push((root, entry.mtime));
             return Ok(());
         }
-        let (dir, last) = self.prepare(name, kind)?;
-        let Some((dir, last)) = dir.zip(last) else {
+        let Some((dir, last)) = self.prepare(name, kind)? else {
             return self.refresh_directory(entry, name);
         };
         let key = (entry.dev, entry.ino);
-        if kind != s::S_IFDIR && entry.nlink > 1 {
-            if let Some(first) = self.links.get(&key).cloned() {
-                // The data of a file with several names comes with any one of them.
-                if entry.size > 0 && kind == s::S_IFREG {
-                    write_data(first.inode(), data)?;
-                }
-                dir.inode().ops().link(dir.inode(), &last, first.inode())?;
-                dir.attach(&last, first.inode().clone());
-                return Ok(());
+        if kind != s::S_IFDIR
+            && entry.nlink > 1
+            && let Some(first) = self.links.get(&key).cloned()
+        {
+            // The data of a file with several names comes with any one of them.
+            if entry.size > 0 && kind == s::S_IFREG {
+                write_data(first.inode(), data)?;
             }
+            dir.inode().ops().link(dir.inode(), &last, first.inode())?;
+            dir.attach(&last, first.inode().clone());
+            return Ok(());
         }
         let node = Node {
             mode: entry.mode,
@@ -221,7 +224,7 @@ impl Unpacker {
 
     /// The directory and the last name of a path, with missing directories made and an old file of the name gone. `None`
     /// when a directory is there and a directory is wanted.
-    fn prepare(&self, name: &[u8], kind: u32) -> Result<(Option<Arc<Dentry>>, Option<Vec<u8>>), Errno> {
+    fn prepare(&self, name: &[u8], kind: u32) -> Result<Option<NewName>, Errno> {
         let mut dir = self.root.dentry.clone();
         let mut parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").peekable();
         while let Some(part) = parts.next() {
@@ -238,7 +241,7 @@ impl Unpacker {
                 continue;
             }
             match child {
-                Some(child) if child.inode().is_dir() && kind == s::S_IFDIR => return Ok((None, None)),
+                Some(child) if child.inode().is_dir() && kind == s::S_IFDIR => return Ok(None),
                 Some(child) if child.inode().is_dir() => return Err(Errno::EISDIR),
                 Some(child) => {
                     dir.inode().ops().unlink(dir.inode(), part, child.inode())?;
@@ -246,7 +249,7 @@ impl Unpacker {
                 }
                 None => {}
             }
-            return Ok((Some(dir), Some(part.to_vec())));
+            return Ok(Some((dir, part.to_vec())));
         }
         Err(Errno::EINVAL)
     }
@@ -283,13 +286,7 @@ fn range_from(range: FrameRange, offset: usize) -> FrameRange {
     FrameRange { start: Pfn(range.start.0 + skip), count: range.count - skip }
 }
 
-fn enter_regular(
-    dir: &Arc<Dentry>,
-    name: &[u8],
-    entry: &Entry,
-    data: &[u8],
-    home: Home,
-) -> Result<Arc<Dentry>, Errno> {
+fn enter_regular(dir: &Arc<Dentry>, name: &[u8], entry: &Entry, data: &[u8], home: Home) -> Result<Arc<Dentry>, Errno> {
     let mapping = match home {
         Home::Boot(range) if !data.is_empty() => {
             let count = u32::try_from(data.len().div_ceil(PAGE_SIZE)).map_err(|_| Errno::EFBIG)?;
@@ -397,8 +394,22 @@ fn inflate(input: &[u8]) -> Result<(Vec<u8>, usize), String> {
 /// CRC-32 of RFC 1952, a nibble at a time.
 fn crc32(data: &[u8]) -> u32 {
     const TABLE: [u32; 16] = [
-        0x0000_0000, 0x1db7_1064, 0x3b6e_20c8, 0x26d9_30ac, 0x76dc_4190, 0x6b6b_51f4, 0x4db2_6158, 0x5005_713c,
-        0xedb8_8320, 0xf00f_9344, 0xd6d6_a3e8, 0xcb61_b38c, 0x9b64_c2b0, 0x86d3_d2d4, 0xa00a_e278, 0xbdbd_f21c,
+        0x0000_0000,
+        0x1db7_1064,
+        0x3b6e_20c8,
+        0x26d9_30ac,
+        0x76dc_4190,
+        0x6b6b_51f4,
+        0x4db2_6158,
+        0x5005_713c,
+        0xedb8_8320,
+        0xf00f_9344,
+        0xd6d6_a3e8,
+        0xcb61_b38c,
+        0x9b64_c2b0,
+        0x86d3_d2d4,
+        0xa00a_e278,
+        0xbdbd_f21c,
     ];
     let step = |crc: u32, nibble: u32| crc >> 4 ^ TABLE[((crc ^ nibble) & 15) as usize];
     !data.iter().fold(!0u32, |crc, byte| step(step(crc, u32::from(*byte)), u32::from(*byte) >> 4))

@@ -33,7 +33,18 @@ fn with_initramfs(initramfs: Vec<u8>, body: impl FnOnce() + 'static) {
 }
 
 fn user(uid: u32) -> Creds {
-    Creds { uid, euid: uid, suid: uid, fsuid: uid, gid: uid, egid: uid, sgid: uid, fsgid: uid, cap_effective: 0, ..Creds::root() }
+    Creds {
+        uid,
+        euid: uid,
+        suid: uid,
+        fsuid: uid,
+        gid: uid,
+        egid: uid,
+        sgid: uid,
+        fsgid: uid,
+        cap_effective: 0,
+        ..Creds::root()
+    }
 }
 
 fn as_user<'c>(creds: &'c Creds) -> WalkContext<'c> {

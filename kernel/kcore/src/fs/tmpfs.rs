@@ -18,9 +18,7 @@ use hal::mem::PAGE_SIZE;
 
 use super::dentry::Dentry;
 use super::file::{File, FileMode, FileOps, OpsRef};
-use super::inode::{
-    Inode, InodeOps, InodeParts, LinkTarget, NewNode, OpenRequest, Rename, SetAttributes,
-};
+use super::inode::{Inode, InodeOps, InodeParts, LinkTarget, NewNode, OpenRequest, Rename, SetAttributes};
 use super::libfs;
 use super::mount::Mount;
 use super::super_block::{FsType, MountRequest, SuperBlock, SuperOps};
@@ -482,7 +480,9 @@ impl FileOps for Regular {
             return Ok(0);
         }
         let end = *offset + length;
-        if ops.has_seal(f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE) || end > mapping.size() && ops.has_seal(f::F_SEAL_GROW) {
+        if ops.has_seal(f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE)
+            || end > mapping.size() && ops.has_seal(f::F_SEAL_GROW)
+        {
             return Err(Errno::EPERM);
         }
         let length = room_for(ops, mapping, *offset, length)?;
@@ -611,12 +611,8 @@ fn allocate(
 /// F_ADD_SEALS (fcntl(2)): `EPERM` without write access or after F_SEAL_SEAL, `EBUSY` for F_SEAL_WRITE while writable
 /// shared mappings exist.
 fn add_seals(file: &File, inode: &Arc<Inode>, ops: &TmpfsInode, argument: u64) -> Result<usize> {
-    const ALL: u32 = f::F_SEAL_SEAL
-        | f::F_SEAL_SHRINK
-        | f::F_SEAL_GROW
-        | f::F_SEAL_WRITE
-        | f::F_SEAL_FUTURE_WRITE
-        | f::F_SEAL_EXEC;
+    const ALL: u32 =
+        f::F_SEAL_SEAL | f::F_SEAL_SHRINK | f::F_SEAL_GROW | f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE | f::F_SEAL_EXEC;
     if !file.mode().contains(FileMode::WRITE) {
         return Err(Errno::EPERM);
     }

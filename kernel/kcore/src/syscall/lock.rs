@@ -31,8 +31,7 @@ pub(super) fn fcntl_lock(cx: &Context<'_>, file: &File, command: u32, pointer: U
     }
     let (start, end) = range_of(file, &argument)?;
     let kind = lock::kind_of(argument.l_type)?;
-    let (owner, pid) =
-        if is_ofd { (OwnerId::of(file), -1) } else { (cx.task.files().lock_owner(), cx.task.tgid()) };
+    let (owner, pid) = if is_ofd { (OwnerId::of(file), -1) } else { (cx.task.files().lock_owner(), cx.task.tgid()) };
     let range = RangeLock { owner, pid, kind: kind.unwrap_or(Kind::Shared), start, end };
     if matches!(command, f::F_GETLK | f::F_OFD_GETLK) {
         if kind.is_none() {

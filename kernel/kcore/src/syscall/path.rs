@@ -22,12 +22,7 @@ use crate::task::Creds;
 
 /// Where `path` starts: the root, the working directory, or the directory behind `dirfd`. The empty path is `ENOENT`
 /// before a bad descriptor is `EBADF`.
-pub(super) fn walk_context<'c>(
-    cx: &Context<'_>,
-    dirfd: i32,
-    path: &[u8],
-    creds: &'c Creds,
-) -> Result<WalkContext<'c>> {
+pub(super) fn walk_context<'c>(cx: &Context<'_>, dirfd: i32, path: &[u8], creds: &'c Creds) -> Result<WalkContext<'c>> {
     let fs = cx.task.fs();
     let (root, base) = match path.first() {
         None => return Err(Errno::ENOENT),
@@ -241,7 +236,8 @@ fn chown(place: &Path, uid: u32, gid: u32, creds: &Creds) -> Result<usize> {
     let owner = creds.fsuid == inode.uid();
     let uid_allowed = uid.is_none_or(|uid| owner && uid == inode.uid());
     let gid_allowed = gid.is_none_or(|gid| owner && (creds.in_group(gid) || gid == inode.gid()));
-    if !(uid_allowed && gid_allowed) && !creds.capable(CAP_CHOWN) {
+    let allowed = uid_allowed && gid_allowed || creds.capable(CAP_CHOWN);
+    if !allowed {
         return Err(Errno::EPERM);
     }
     let mode = inode.mode();
@@ -376,7 +372,8 @@ fn write_statfs(place: &Path, buffer: UserPtr<Statfs>) -> Result<usize> {
         (mnt::RELATIME, s::ST_RELATIME),
     ];
     let read_only = if place.mount.is_read_only() { s::ST_RDONLY } else { 0 };
-    info.f_flags = NAMES.iter().filter(|(flag, _)| flags & flag != 0).fold(s::ST_VALID | read_only, |sum, (_, st)| sum | st);
+    info.f_flags =
+        NAMES.iter().filter(|(flag, _)| flags & flag != 0).fold(s::ST_VALID | read_only, |sum, (_, st)| sum | st);
     info.f_fsid = [sb.dev as u32, 0];
     buffer.write(&info).map(|()| 0)
 }

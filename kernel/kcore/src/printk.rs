@@ -207,6 +207,7 @@ pub fn init() {
 
 /// Takes `loglevel=N`, `quiet`, `debug` and `ignore_loglevel` from the kernel command line.
 pub fn configure(command_line: &str) {
+    init();
     for word in command_line.split_ascii_whitespace() {
         match word {
             "quiet" => CONSOLE_LEVEL.store(CONSOLE_LEVEL_QUIET, Ordering::Relaxed),

@@ -36,6 +36,7 @@ pub fn program_next_event() {
 pub fn timer_interrupt() {
     let now = monotonic_ns();
     timer::run_expired(now);
+    crate::printk::deliver_wakeups();
     if now >= sched::next_tick_ns() {
         clock::update_coarse();
         let in_user = hal::trap::interrupted_user();

@@ -52,11 +52,10 @@ impl Generator {
     }
 }
 
-const UNSEEDED: IrqLock<Generator> = IrqLock::new(order::RANDOM_CPU, Generator::new());
-
 hal::global! {
     static BASE: IrqLock<Generator> = IrqLock::new(order::RANDOM, Generator::new());
-    static GENERATORS: PerCpu<IrqLock<Generator>> = PerCpu::new([UNSEEDED; hal::MAX_CPUS]);
+    static GENERATORS: PerCpu<IrqLock<Generator>> = 
+        PerCpu::new([const { IrqLock::new(order::RANDOM_CPU, Generator::new()) }; hal::MAX_CPUS]);
     /// Counts seedings of the base, from 1; 0 before the first.
     static GENERATION: AtomicU64 = AtomicU64::new(0);
     static NEXT_RESEED_NS: AtomicU64 = AtomicU64::new(0);

@@ -179,7 +179,7 @@ fn loadavg(text: &mut Text) -> Result<()> {
     for load in sched::load::averages() {
         // Rounded to hundredths, as Linux does (FIXED_1/200 is half of one).
         let load = load + 2048 / 200;
-        text.num(load >> 11).byte(b'.').num_zeros((load & 2047) * 100 >> 11, 2).byte(b' ');
+        text.num(load >> 11).byte(b'.').num_zeros(((load & 2047) * 100) >> 11, 2).byte(b' ');
     }
     let threads = tree::lock().thread_count() as u64;
     let last = current().namespaces().pid().last_pid();

@@ -40,6 +40,11 @@ pub static PROC: FsType = FsType { name: "proc", mount };
 /// Offsets of the process directories in the root start here (Linux `FIRST_PROCESS_ENTRY`).
 const FIRST_PROCESS: u64 = 256;
 
+/// Writes a text.
+pub type Show = fn(&mut Text) -> Result<()>;
+/// Takes what one write(2) wrote, without the white space around it.
+pub type Store = fn(&[u8]) -> Result<()>;
+
 /// A fixed entry.
 pub struct Entry {
     /// Its name.
@@ -53,11 +58,11 @@ pub struct Entry {
 /// What an entry is.
 pub enum Node {
     /// A text.
-    Text(fn(&mut Text) -> Result<()>),
+    Text(Show),
     /// A text that can be written: the function gets what one write(2) wrote.
-    Setting(fn(&mut Text) -> Result<()>, fn(&[u8]) -> Result<()>),
+    Setting(Show, Store),
     /// A symbolic link.
-    Link(fn(&mut Text) -> Result<()>),
+    Link(Show),
     /// A directory.
     Dir(&'static [Entry]),
     /// A file with operations of its own.
@@ -65,19 +70,19 @@ pub enum Node {
 }
 
 impl Entry {
-    pub(super) const fn text(name: &'static str, show: fn(&mut Text) -> Result<()>) -> Self {
+    pub(super) const fn text(name: &'static str, show: Show) -> Self {
         Self { name, mode: 0o444, node: Node::Text(show) }
     }
 
     pub(super) const fn setting(
         name: &'static str,
-        show: fn(&mut Text) -> Result<()>,
-        store: fn(&[u8]) -> Result<()>,
+        show: Show,
+        store: Store,
     ) -> Self {
         Self { name, mode: 0o644, node: Node::Setting(show, store) }
     }
 
-    pub(super) const fn link(name: &'static str, target: fn(&mut Text) -> Result<()>) -> Self {
+    pub(super) const fn link(name: &'static str, target: Show) -> Self {
         Self { name, mode: 0o777, node: Node::Link(target) }
     }
 
@@ -197,8 +202,8 @@ fn emit_fixed(entries: &[Entry], sink: &mut dyn DirSink, offset: &mut u64) -> bo
 
 /// An open text.
 struct TextFile {
-    show: fn(&mut Text) -> Result<()>,
-    store: Option<fn(&[u8]) -> Result<()>>,
+    show: Show,
+    store: Option<Store>,
     text: Mutex<Vec<u8>>,
 }
 

@@ -53,6 +53,7 @@ impl Subject {
 }
 
 type Show = fn(&Subject, &Arc<Task>, &mut Text) -> Result<()>;
+type Store = fn(&Arc<Task>, &[u8]) -> Result<()>;
 
 /// An entry of the directory.
 pub(super) struct ProcessEntry {
@@ -65,7 +66,7 @@ enum ProcessNode {
     Text(Show),
     /// Only for who may look into the task, checked at open.
     Private(Show),
-    Setting(Show, fn(&Arc<Task>, &[u8]) -> Result<()>),
+    Setting(Show, Store),
     /// A magic link: the text for readlink, the place for a walk.
     Link(links::Link),
     Descriptors,
@@ -94,7 +95,7 @@ const fn dir(name: &'static str, mode: u32, node: ProcessNode) -> ProcessEntry {
 const fn setting(
     name: &'static str,
     show: Show,
-    store: fn(&Arc<Task>, &[u8]) -> Result<()>,
+    store: Store,
 ) -> ProcessEntry {
     ProcessEntry { name, mode: S_IFREG | 0o644, node: ProcessNode::Setting(show, store) }
 }
@@ -330,7 +331,7 @@ impl InodeOps for Member {
 struct MemberFile {
     subject: Subject,
     show: Show,
-    store: Option<fn(&Arc<Task>, &[u8]) -> Result<()>>,
+    store: Option<Store>,
     text: Mutex<Vec<u8>>,
 }
 

@@ -99,9 +99,7 @@ impl<'a> IoDst<'a> {
     /// Stores bytes of a frame. `offset + length` must not pass its end.
     pub fn put_frame(&mut self, pfn: Pfn, offset: usize, length: usize) -> Result<usize> {
         self.each(length, |dst, done, n| match dst {
-            Target::User(address) => {
-                uaccess::copy_frame_to_user(address, pfn, offset + done, n).map_err(|e| e.done)
-            }
+            Target::User(address) => uaccess::copy_frame_to_user(address, pfn, offset + done, n).map_err(|e| e.done),
             Target::Kernel(slice) => {
                 hal::mem::read(pfn, offset + done, slice);
                 Ok(())
@@ -196,9 +194,7 @@ impl<'a> IoSrc<'a> {
     pub fn take(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let length = buffer.len();
         self.each(length, |src, done, n| match src {
-            Origin::User(address) => {
-                uaccess::copy_from_user(&mut buffer[done..done + n], address).map_err(|e| e.done)
-            }
+            Origin::User(address) => uaccess::copy_from_user(&mut buffer[done..done + n], address).map_err(|e| e.done),
             Origin::Kernel(slice) => {
                 buffer[done..done + n].copy_from_slice(slice);
                 Ok(())
@@ -209,9 +205,7 @@ impl<'a> IoSrc<'a> {
     /// Takes bytes straight into a frame. `offset + length` must not pass its end.
     pub fn take_into_frame(&mut self, pfn: Pfn, offset: usize, length: usize) -> Result<usize> {
         self.each(length, |src, done, n| match src {
-            Origin::User(address) => {
-                uaccess::copy_user_to_frame(pfn, offset + done, address, n).map_err(|e| e.done)
-            }
+            Origin::User(address) => uaccess::copy_user_to_frame(pfn, offset + done, address, n).map_err(|e| e.done),
             Origin::Kernel(slice) => {
                 hal::mem::write(pfn, offset + done, slice);
                 Ok(())

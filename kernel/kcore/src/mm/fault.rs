@@ -50,13 +50,7 @@ impl Mm {
         self.resolve(&mut space, &vma, page, fault.access == Access::Write)
     }
 
-    pub(super) fn resolve(
-        &self,
-        space: &mut Space,
-        vma: &Vma,
-        page: u64,
-        write: bool,
-    ) -> Result<(), FaultError> {
+    pub(super) fn resolve(&self, space: &mut Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
         let pte = space.table.lookup(page);
         if pte.is_valid() {
             return if write { self.make_writable(space, vma, page) } else { self.refresh(space, vma, page, pte) };

@@ -145,7 +145,8 @@ impl Mapping {
                 return Ok(done);
             }
             let within = (at % PAGE) as usize;
-            let length = (PAGE_SIZE - within).min(usize::try_from(size - at).unwrap_or(usize::MAX)).min(dst.remaining());
+            let length =
+                (PAGE_SIZE - within).min(usize::try_from(size - at).unwrap_or(usize::MAX)).min(dst.remaining());
             let moved = match self.find(at / PAGE) {
                 Some(page) => {
                     let moved = dst.put_frame(page.pfn, within, length);

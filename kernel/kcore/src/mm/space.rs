@@ -95,8 +95,7 @@ pub struct Limits {
 
 impl Limits {
     /// No limits.
-    pub const NONE: Limits =
-        Limits { address_space: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX };
+    pub const NONE: Limits = Limits { address_space: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX };
 }
 
 /// Where a mapping goes.
@@ -633,14 +632,7 @@ impl Mm {
     }
 
     /// mremap(2). `fixed` is the new address of MREMAP_FIXED.
-    pub fn remap(
-        &self,
-        old: u64,
-        old_length: u64,
-        new_length: u64,
-        may_move: bool,
-        fixed: Option<u64>,
-    ) -> Result<u64> {
+    pub fn remap(&self, old: u64, old_length: u64, new_length: u64, may_move: bool, fixed: Option<u64>) -> Result<u64> {
         if old % PAGE != 0 || new_length == 0 {
             return Err(Errno::EINVAL);
         }
@@ -755,7 +747,8 @@ impl Mm {
         {
             let space = self.lock();
             check_covered(&space, start, end)?;
-            let unlocked = |at: &u64| if space.vmas[at].locked { 0 } else { overlap_pages(&space.vmas[at], start, end) };
+            let unlocked =
+                |at: &u64| if space.vmas[at].locked { 0 } else { overlap_pages(&space.vmas[at], start, end) };
             let more: u64 = space.overlapping(start, end).iter().map(unlocked).sum();
             if (space.locked_pages + more).saturating_mul(PAGE) > space.limits.memlock {
                 return Err(Errno::ENOMEM);

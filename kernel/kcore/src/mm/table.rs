@@ -208,13 +208,7 @@ impl PageTable {
     }
 
     /// Rewrites every valid entry of `start..end`. The caller flushes.
-    pub fn update(
-        &self,
-        start: u64,
-        end: u64,
-        space: &AddressSpace,
-        mut change: impl FnMut(Pte) -> Pte,
-    ) -> Result<()> {
+    pub fn update(&self, start: u64, end: u64, space: &AddressSpace, mut change: impl FnMut(Pte) -> Pte) -> Result<()> {
         let mut at = start;
         while at < end {
             let stop = end.min((at / LEAF_SPAN + 1) * LEAF_SPAN);

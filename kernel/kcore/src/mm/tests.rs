@@ -221,10 +221,8 @@ fn a_stack_grows_by_faults_below_it_up_to_its_limit() {
         let mm = Mm::new().unwrap();
         mm.set_limits(super::space::Limits { stack: 64 * PAGE, ..super::space::Limits::NONE });
         let top = BASE + 100 * PAGE;
-        let request = MapRequest {
-            grows_down: true,
-            ..MapRequest::anonymous(Placement::FixedNoReplace(top - PAGE), PAGE, RW)
-        };
+        let request =
+            MapRequest { grows_down: true, ..MapRequest::anonymous(Placement::FixedNoReplace(top - PAGE), PAGE, RW) };
         mm.map(request).unwrap();
         poke(&mm, top - 32 * PAGE, 1);
         assert_eq!(fault(&mm, top - 65 * PAGE, Access::Write), Err(FaultError::Segv { code: 1 }));

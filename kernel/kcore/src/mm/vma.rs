@@ -158,9 +158,10 @@ impl Vma {
         same && match (&self.backing, &next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::File { mapping: a, offset: from, .. }, Backing::File { mapping: b, offset: to, .. })
-            | (Backing::SharedAnonymous { mapping: a, offset: from }, Backing::SharedAnonymous { mapping: b, offset: to }) => {
-                Arc::ptr_eq(a, b) && from + self.length() == *to
-            }
+            | (
+                Backing::SharedAnonymous { mapping: a, offset: from },
+                Backing::SharedAnonymous { mapping: b, offset: to },
+            ) => Arc::ptr_eq(a, b) && from + self.length() == *to,
             _ => false,
         }
     }

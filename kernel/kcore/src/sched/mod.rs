@@ -249,8 +249,11 @@ fn switch_address_space(next: &Task) {
 fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &Arc<Task>) {
     let glance = GLANCE.of(cpu);
     glance.switches.fetch_add(1, Ordering::Relaxed);
-    let counter =
-        if previous.sched.on_queue() { &previous.times.involuntary_switches } else { &previous.times.voluntary_switches };
+    let counter = if previous.sched.on_queue() {
+        &previous.times.involuntary_switches
+    } else {
+        &previous.times.voluntary_switches
+    };
     counter.fetch_add(1, Ordering::Relaxed);
     let becomes_idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, next));
     let was_idle = glance.idle.swap(becomes_idle, Ordering::SeqCst);

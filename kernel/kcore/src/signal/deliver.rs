@@ -129,12 +129,7 @@ impl PendingCall {
         if registers.syscall == NO_SYSCALL {
             return Self { error: None };
         }
-        let codes = [
-            Errno::ERESTARTSYS,
-            Errno::ERESTARTNOINTR,
-            Errno::ERESTARTNOHAND,
-            Errno::ERESTART_RESTARTBLOCK,
-        ];
+        let codes = [Errno::ERESTARTSYS, Errno::ERESTARTNOINTR, Errno::ERESTARTNOHAND, Errno::ERESTART_RESTARTBLOCK];
         Self { error: codes.into_iter().find(|code| registers.x[0] == code.to_syscall_return()) }
     }
 

@@ -24,9 +24,7 @@ use crate::Result;
 use crate::sync::order;
 use crate::task::{Task, current};
 
-pub use send::{
-    force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info,
-};
+pub use send::{force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info};
 pub(crate) use stop::{JobReport, is_stopped, job_report, notify_parent_of_stop, thread_exits};
 
 /// Signals are 1 to 64.
@@ -59,12 +57,8 @@ const CORE_SET: SigSet = bit(s::SIGQUIT)
     | bit(s::SIGXFSZ)
     | bit(s::SIGSYS);
 /// Signals that the faulting instruction itself causes: delivered before others.
-const SYNCHRONOUS: SigSet = bit(s::SIGSEGV)
-    | bit(s::SIGBUS)
-    | bit(s::SIGILL)
-    | bit(s::SIGTRAP)
-    | bit(s::SIGFPE)
-    | bit(s::SIGSYS);
+const SYNCHRONOUS: SigSet =
+    bit(s::SIGSEGV) | bit(s::SIGBUS) | bit(s::SIGILL) | bit(s::SIGTRAP) | bit(s::SIGFPE) | bit(s::SIGSYS);
 
 /// What a signal does when nobody handles it (signal(7), "Standard signals").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -397,7 +391,8 @@ pub fn with_temporary_mask<T>(mask: Option<SigSet>, call: impl FnOnce() -> Resul
     let Some(mask) = mask else { return call() };
     set_temporary_mask(mask);
     let result = call();
-    let interrupted = matches!(&result, Err(e) if *e == abi::Errno::EINTR || e.number() >= abi::Errno::ERESTARTSYS.number());
+    let interrupted =
+        matches!(&result, Err(e) if *e == abi::Errno::EINTR || e.number() >= abi::Errno::ERESTARTSYS.number());
     end_temporary_mask(interrupted);
     result
 }

@@ -11,9 +11,9 @@ use abi::signal::SigInfo;
 use hal::thread::work;
 
 use super::{DefaultAction, GroupState, STOP_SET, SigSet, bit, default_action};
-use crate::task::TaskState;
 use crate::Result;
 use crate::sched;
+use crate::task::TaskState;
 use crate::task::tree::{self, Tree};
 use crate::task::{Task, ThreadGroup, current};
 

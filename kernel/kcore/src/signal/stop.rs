@@ -8,8 +8,8 @@ use abi::signal as s;
 use abi::signal::SigInfo;
 
 use super::{GroupState, send};
-use crate::task::TaskState;
 use crate::sched;
+use crate::task::TaskState;
 use crate::task::tree::{self, NO_NODE, Tree};
 use crate::task::{Task, ThreadGroup, current};
 

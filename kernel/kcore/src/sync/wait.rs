@@ -182,12 +182,7 @@ impl WaitQueue {
     }
 
     /// As [`Self::wait_event`], with `Err(ETIMEDOUT)` once the monotonic clock reaches `deadline_ns` (`u64::MAX`: never).
-    pub fn wait_event_until(
-        &self,
-        state: TaskState,
-        deadline_ns: u64,
-        condition: impl FnMut() -> bool,
-    ) -> Result<()> {
+    pub fn wait_event_until(&self, state: TaskState, deadline_ns: u64, condition: impl FnMut() -> bool) -> Result<()> {
         self.wait(state, false, deadline_ns, condition)
     }
 

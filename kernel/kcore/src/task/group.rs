@@ -116,7 +116,8 @@ pub(super) fn is_orphaned(tree: &Tree, pgrp: i32, ignoring: NodeId) -> bool {
         let parent = tree.node(node.parent);
         // Children of init's global self are nobody's job.
         parent.parent != NO_NODE && parent.pgrp.global() != pgrp && parent.session.global() == node.session.global()
-            || parent.parent == NO_NODE && parent.pgrp.global() != pgrp
+            || parent.parent == NO_NODE
+                && parent.pgrp.global() != pgrp
                 && parent.session.global() == node.session.global()
                 && parent.group.pid.global() != 1
     })

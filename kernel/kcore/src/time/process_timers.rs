@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::Errno;
-use abi::resource::{RLIMIT_CPU, RLIM_INFINITY};
+use abi::resource::{RLIM_INFINITY, RLIMIT_CPU};
 use abi::signal::{SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
 use abi::time::{ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, Itimerspec, Itimerval, TIMER_ABSTIME, Timeval};
 use hal::sync::{IrqLock, SpinLock};

@@ -238,4 +238,3 @@ pub(super) fn load(program: &mut Program) -> Result<Outcome> {
 fn brk_offset(randomize: bool) -> u64 {
     if randomize { crate::random::u64() % (32 << 20) / PAGE * PAGE } else { 0 }
 }
-

@@ -62,11 +62,10 @@ impl<const N: usize> Cache<N> {
     }
 }
 
-const EMPTY_CACHE: IrqLock<Cache<CACHE>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
-
 hal::global! {
     static BUDDY: IrqLock<Buddy> = IrqLock::new(order::FRAMES, Buddy { heads: [NONE; ORDERS], free: 0 });
-    static CACHES: PerCpu<IrqLock<Cache<CACHE>>> = PerCpu::new([EMPTY_CACHE; hal::MAX_CPUS]);
+    static CACHES: PerCpu<IrqLock<Cache<CACHE>>> =
+        PerCpu::new([const { IrqLock::new(order::FRAME_CACHE, Cache::new()) }; hal::MAX_CPUS]);
     static ZERO_POOL: IrqLock<Cache<ZEROED>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
     /// First frame of the metadata, and how many frames there are.
     static META_BASE: AtomicU32 = AtomicU32::new(NONE);

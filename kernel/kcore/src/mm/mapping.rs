@@ -214,14 +214,14 @@ impl Mapping {
     /// file grows again.
     pub fn truncate(&self, size: u64) -> Result<()> {
         let old = self.size();
-        if size < old && size % PAGE != 0 {
+        if size < old && !size.is_multiple_of(PAGE) {
             // A page of its own, so that its tail can be zeroed.
             let page = self.page(size / PAGE, true)?;
             let within = (size % PAGE) as usize;
             mem::write(page.pfn, within, &ZEROS[within..]);
             page.put();
         }
-        if size > old && old % PAGE != 0 && self.pages.lock().boot.is_some() {
+        if size > old && !old.is_multiple_of(PAGE) && self.pages.lock().boot.is_some() {
             self.page(old / PAGE, true)?.put();
         }
         let first_gone = size.div_ceil(PAGE);
@@ -246,7 +246,7 @@ impl Mapping {
         let mut at = start;
         while at < end {
             let stop = end.min((at / PAGE + 1) * PAGE);
-            if at % PAGE == 0 && stop - at == PAGE {
+            if at.is_multiple_of(PAGE) && stop - at == PAGE {
                 self.drop_page(at / PAGE)?;
             } else if let Some(page) = self.find(at / PAGE) {
                 page.put();

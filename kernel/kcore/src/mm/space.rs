@@ -268,10 +268,14 @@ impl Space {
 
     fn place(&self, placement: Placement, length: u64) -> Result<u64> {
         let fits = |start: u64| {
-            start % PAGE == 0 && start >= MMAP_MIN_ADDR && start.checked_add(length).is_some_and(|end| end <= TASK_SIZE)
+            start.is_multiple_of(PAGE)
+                && start >= MMAP_MIN_ADDR
+                && start.checked_add(length).is_some_and(|end| end <= TASK_SIZE)
         };
         match placement {
-            Placement::Fixed(start) | Placement::FixedNoReplace(start) if start % PAGE != 0 => Err(Errno::EINVAL),
+            Placement::Fixed(start) | Placement::FixedNoReplace(start) if !start.is_multiple_of(PAGE) => {
+                Err(Errno::EINVAL)
+            }
             Placement::Fixed(start) | Placement::FixedNoReplace(start) if !fits(start) => {
                 // Below mmap_min_addr only a capability would help; beyond the end there is no memory (mmap(2)).
                 Err(if start < MMAP_MIN_ADDR { Errno::EPERM } else { Errno::ENOMEM })
@@ -504,7 +508,7 @@ impl Mm {
     /// munmap(2).
     pub fn unmap(&self, start: u64, length: u64) -> Result<()> {
         let length = page_up(length).map_err(|_| Errno::EINVAL)?;
-        if start % PAGE != 0 || length == 0 || start.checked_add(length).is_none_or(|end| end > TASK_SIZE) {
+        if !start.is_multiple_of(PAGE) || length == 0 || start.checked_add(length).is_none_or(|end| end > TASK_SIZE) {
             return Err(Errno::EINVAL);
         }
         let mut space = self.lock();
@@ -549,7 +553,7 @@ impl Mm {
     pub fn protect(&self, start: u64, length: u64, protection: Protection) -> Result<()> {
         let length = page_up(length)?;
         let end = start.checked_add(length).ok_or(Errno::ENOMEM)?;
-        if start % PAGE != 0 {
+        if !start.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if length == 0 {
@@ -633,14 +637,14 @@ impl Mm {
 
     /// mremap(2). `fixed` is the new address of MREMAP_FIXED.
     pub fn remap(&self, old: u64, old_length: u64, new_length: u64, may_move: bool, fixed: Option<u64>) -> Result<u64> {
-        if old % PAGE != 0 || new_length == 0 {
+        if !old.is_multiple_of(PAGE) || new_length == 0 {
             return Err(Errno::EINVAL);
         }
         let (old_length, new_length) = (page_up(old_length)?, page_up(new_length)?);
         let mut space = self.lock();
         if let Some(new) = fixed {
             let overlaps = new < old.saturating_add(old_length) && old < new.saturating_add(new_length);
-            if new % PAGE != 0 || overlaps || new.checked_add(new_length).is_none_or(|end| end > TASK_SIZE) {
+            if !new.is_multiple_of(PAGE) || overlaps || new.checked_add(new_length).is_none_or(|end| end > TASK_SIZE) {
                 return Err(Errno::EINVAL);
             }
         }

@@ -178,7 +178,7 @@ impl PageTable {
             let stop = end.min(region_end);
             if let Some(slot) = self.level2(at) {
                 let leaf = load(slot);
-                if leaf.is_valid() && at % LEAF_SPAN == 0 && stop == region_end {
+                if leaf.is_valid() && at.is_multiple_of(LEAF_SPAN) && stop == region_end {
                     gather.removed += present(leaf.pfn());
                     slot.store(0, Ordering::Relaxed);
                     gather.tables.push(leaf.pfn());

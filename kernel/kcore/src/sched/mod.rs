@@ -46,8 +46,11 @@ struct Previous {
     migrate: bool,
 }
 
-const EMPTY_QUEUE: IrqLock<RunQueue> =
-    IrqLock::new(order::RUN_QUEUE, RunQueue { current: None, idle: None, fair: FairQueue::new(), previous: None });
+impl RunQueue {
+    const fn new() -> Self {
+        RunQueue { current: None, idle: None, fair: FairQueue::new(), previous: None }
+    }
+}
 
 /// What others may look at without a queue's lock.
 struct Glance {
@@ -62,18 +65,23 @@ struct Glance {
     idle_since: AtomicU64,
 }
 
-const NO_GLANCE: Glance = Glance {
-    running: AtomicU32::new(0),
-    idle: AtomicBool::new(false),
-    next_tick: AtomicU64::new(u64::MAX),
-    switches: AtomicU64::new(0),
-    idle_ns: AtomicU64::new(0),
-    idle_since: AtomicU64::new(0),
-};
+impl Glance {
+    const fn new() -> Self {
+        Glance {
+            running: AtomicU32::new(0),
+            idle: AtomicBool::new(false),
+            next_tick: AtomicU64::new(u64::MAX),
+            switches: AtomicU64::new(0),
+            idle_ns: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+        }
+    }
+}
 
 hal::global! {
-    static QUEUES: PerCpu<IrqLock<RunQueue>> = PerCpu::new([EMPTY_QUEUE; hal::MAX_CPUS]);
-    static GLANCE: PerCpu<Glance> = PerCpu::new([NO_GLANCE; hal::MAX_CPUS]);
+    static QUEUES: PerCpu<IrqLock<RunQueue>> =
+        PerCpu::new([const { IrqLock::new(order::RUN_QUEUE, RunQueue::new()) }; hal::MAX_CPUS]);
+    static GLANCE: PerCpu<Glance> = PerCpu::new([const { Glance::new() }; hal::MAX_CPUS]);
     /// Tasks asleep in a state that counts to the load.
     static BLOCKED: AtomicI64 = AtomicI64::new(0);
     /// Forks since boot, for /proc/stat.

@@ -39,10 +39,10 @@ struct Waiter {
 }
 
 const BUCKETS: usize = 64;
-const EMPTY: SpinLock<Vec<Arc<Waiter>>> = SpinLock::new(order::FUTEX, Vec::new());
 
 hal::global! {
-    static TABLE: [SpinLock<Vec<Arc<Waiter>>>; BUCKETS] = [EMPTY; BUCKETS];
+    static TABLE: [SpinLock<Vec<Arc<Waiter>>>; BUCKETS] =
+        [const { SpinLock::new(order::FUTEX, Vec::new()) }; BUCKETS];
 }
 
 fn bucket_index(key: &Key) -> usize {
@@ -55,13 +55,11 @@ fn bucket_index(key: &Key) -> usize {
 }
 
 fn key_of(address: u64, private: bool) -> Result<Key> {
-    if address % 4 != 0 {
+    if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let mm = current().mm().ok_or(Errno::EFAULT)?;
-    if !private
-        && let Some((frame, offset)) = mm.shared_key(address)?
-    {
+    if !private && let Some((frame, offset)) = mm.shared_key(address)? {
         return Ok(Key::Shared(frame.0, offset));
     }
     Ok(Key::Private(mm.hardware().root().0, address))
@@ -268,14 +266,7 @@ fn requeue(
 }
 
 /// FUTEX_WAKE_OP: changes the second word atomically, wakes on the first, and on the second if its old value compares.
-fn wake_op(
-    word: u64,
-    word2: u64,
-    private: bool,
-    limit: u32,
-    limit2: u32,
-    encoded: u32,
-) -> Result<usize> {
+fn wake_op(word: u64, word2: u64, private: bool, limit: u32, limit2: u32, encoded: u32) -> Result<usize> {
     let sign_extend = |bits: u32| (((bits & 0xfff) << 20).cast_signed() >> 20).cast_unsigned();
     let (op, compare) = (encoded >> 28 & 7, encoded >> 24 & 0xf);
     let mut operand = sign_extend(encoded >> 12);

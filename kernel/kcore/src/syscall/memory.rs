@@ -39,7 +39,7 @@ fn charged_mm(cx: &Context<'_>) -> Result<Arc<Mm>> {
 
 /// A page range from an address and a length that is rounded up: `EINVAL` for a misaligned start, `ENOMEM` past the end.
 fn page_range(start: u64, length: u64) -> Result<(u64, u64)> {
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let length = length.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
@@ -57,7 +57,7 @@ pub fn mmap(
     fd: i32,
     offset: u64,
 ) -> Result<usize> {
-    if offset % PAGE != 0 || length == 0 {
+    if !offset.is_multiple_of(PAGE) || length == 0 {
         return Err(Errno::EINVAL);
     }
     let shared = match flags & m::MAP_TYPE {
@@ -146,14 +146,7 @@ pub fn brk(cx: &mut Context<'_>, address: u64) -> Result<usize> {
 }
 
 /// mremap(2).
-pub fn mremap(
-    cx: &mut Context<'_>,
-    old: u64,
-    old_length: u64,
-    new_length: u64,
-    flags: u32,
-    new: u64,
-) -> Result<usize> {
+pub fn mremap(cx: &mut Context<'_>, old: u64, old_length: u64, new_length: u64, flags: u32, new: u64) -> Result<usize> {
     if flags & !(m::MREMAP_MAYMOVE | m::MREMAP_FIXED) != 0 {
         return Err(Errno::EINVAL);
     }

@@ -59,7 +59,7 @@ pub fn sched_setaffinity(cx: &mut Context<'_>, pid: i32, length: usize, mask: u6
 
 /// sched_getaffinity(2). Returns the bytes written.
 pub fn sched_getaffinity(cx: &mut Context<'_>, pid: i32, length: usize, mask: u64) -> Result<usize> {
-    if length < 8 || length % 8 != 0 {
+    if length < 8 || !length.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let target = target(cx, pid)?;

@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal, socket, system,
-    time,
+    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal,
+    socket, system, time,
 };
 use crate::Result;
 
@@ -37,13 +37,10 @@ macro_rules! table {
                     name: stringify!($number),
                     arguments: &[$((stringify!($arg), stringify!($ty))),*],
                     handler: Some(|cx| {
-                        #[allow(unused_variables, unused_mut, reason = "a call without arguments uses neither")]
-                        let (registers, mut at) = (cx.arguments(), 0usize);
-                        $(
-                            let $arg = <$ty as FromArgument>::from_argument(registers[at]);
-                            #[allow(unused_assignments, reason = "the last argument does not look further")]
-                            { at += 1; }
-                        )*
+                        let mut registers = cx.arguments().into_iter();
+                        $(let $arg = <$ty as FromArgument>::from_argument(registers.next().unwrap_or(0));)*
+                        // A call without arguments asks for no register.
+                        let _ = &mut registers;
                         $handler(cx, $($arg),*)
                     }),
                 };

@@ -4,9 +4,6 @@ mod clock;
 pub mod process_timers;
 pub mod timer;
 
-use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
-
 use crate::sched;
 use crate::task::{TaskState, current};
 
@@ -45,24 +42,3 @@ pub fn timer_interrupt() {
     }
     program_next_event();
 }
-
-/// A timer callback that calls a function with one word, for kernel users that need no object of their own.
-pub(crate) struct FnCallback {
-    function: fn(u64),
-    argument: u64,
-}
-
-impl FnCallback {
-    pub(crate) fn arc(function: fn(u64), argument: u64) -> Arc<Self> {
-        Arc::new(Self { function, argument })
-    }
-}
-
-impl TimerCallback for FnCallback {
-    fn expired(&self, _timer: &Arc<Timer>) {
-        (self.function)(self.argument);
-    }
-}
-
-/// Ordering used by this module's plain counters.
-pub(crate) const RELAXED: Ordering = Ordering::Relaxed;

@@ -265,13 +265,13 @@ pub struct PosixTimer {
 impl TimerCallback for PosixTimer {
     fn expired(&self, timer: &Arc<Timer>) {
         let interval = self.interval_ns.load(Ordering::Relaxed);
-        let mut missed = 0;
-        if interval > 0 {
-            let now = clock::monotonic_ns();
-            missed = now.saturating_sub(timer.deadline_ns()) / interval;
+        let late = clock::monotonic_ns().saturating_sub(timer.deadline_ns());
+        // No interval, no next time.
+        let missed = late.checked_div(interval);
+        if let Some(missed) = missed {
             timer.start(timer.deadline_ns() + (missed + 1) * interval);
         }
-        self.overruns.store(missed, Ordering::Relaxed);
+        self.overruns.store(missed.unwrap_or(0), Ordering::Relaxed);
         let Some(group) = self.group.upgrade() else { return };
         match self.notify {
             Notify::None => {}

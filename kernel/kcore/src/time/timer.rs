@@ -38,10 +38,10 @@ pub struct Timer {
 const NOT_QUEUED: usize = usize::MAX;
 
 type Queue = BTreeMap<(u64, u64), Arc<Timer>>;
-const EMPTY: IrqLock<Queue> = IrqLock::new(order::TIMERS, BTreeMap::new());
 
 hal::global! {
-    static QUEUES: PerCpu<IrqLock<Queue>> = PerCpu::new([EMPTY; hal::MAX_CPUS]);
+    static QUEUES: PerCpu<IrqLock<Queue>> =
+        PerCpu::new([const { IrqLock::new(order::TIMERS, BTreeMap::new()) }; hal::MAX_CPUS]);
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     /// The earliest deadline of each CPU's queue, to read without its lock.
     static EARLIEST: PerCpu<AtomicU64> = PerCpu::new([const { AtomicU64::new(u64::MAX) }; hal::MAX_CPUS]);

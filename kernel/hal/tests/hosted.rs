@@ -117,7 +117,7 @@ static HANDLERS: Handlers = Handlers {
     thread_started: || {},
 };
 
-const ALL: PageFlags = PageFlags { read: true, write: true, exec: true, dirty: false, cow: false, uncounted: false };
+const ALL: PageFlags = PageFlags { read: true, write: true, exec: true, dirty: false, cow: false, uncounted: false, shared: false };
 const READ_ONLY: PageFlags = PageFlags { write: false, ..ALL };
 const ROOT: Pfn = Pfn(256);
 const LEVEL2: Pfn = Pfn(257);

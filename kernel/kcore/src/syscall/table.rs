@@ -278,3 +278,51 @@ pub(super) fn note_missing(number: usize) {
         log::info!("syscall {number} ({name}) is not implemented, first called by {}", crate::task::current().comm());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{TABLE, nr};
+    use std::fmt::Write;
+
+    /// `kernel/doc/syscalls.md`, as the table says it must be.
+    fn document() -> String {
+        let mut text = String::from(
+            "# System calls\n\nDerived from `kernel/kcore/src/syscall/table.rs`; a test compares them (`BLESS=1 cargo test -p kcore \
+             documentation` writes this file).\nA call that is not listed returns `ENOSYS` and is logged once.\n\n\
+             | number | name | arguments |\n|---|---|---|\n",
+        );
+        for (number, name) in nr::NAMES {
+            let entry = &TABLE[*number];
+            if entry.handler.is_none() {
+                continue;
+            }
+            let arguments: Vec<String> = entry.arguments.iter().map(|(name, ty)| format!("{name}: {ty}")).collect();
+            writeln!(text, "| {number} | `{name}` | `{}` |", arguments.join(", ")).expect("a string takes everything");
+        }
+        let (have, all) = (TABLE.iter().filter(|entry| entry.handler.is_some()).count(), nr::NAMES.len());
+        writeln!(text, "\n{have} of the {all} numbers that Linux gives on arm64.").expect("a string takes everything");
+        text
+    }
+
+    #[test]
+    fn the_documentation_lists_every_call() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../doc/syscalls.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, document()).expect("the documentation can be written");
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == document(), "kernel/doc/syscalls.md is not what the table says: BLESS=1 writes it");
+    }
+
+    #[test]
+    fn names_in_the_table_are_those_of_the_numbers() {
+        for (number, name) in nr::NAMES {
+            let entry = &TABLE[*number];
+            assert!(
+                entry.handler.is_none() || entry.name == name.to_uppercase(),
+                "{number} is {name}, not {}",
+                entry.name
+            );
+        }
+    }
+}

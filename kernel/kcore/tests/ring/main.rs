@@ -1,0 +1,53 @@
+//! Ring 1: whole stories of processes on the hosted machine. The kernel is the real one; programs are closures.
+//!
+//! A story boots a machine, runs as PID 1 and asserts from inside its programs. A failed assertion, a kernel panic, a
+//! broken lock order, a missing TLB flush and a deadlock all fail the test.
+
+mod cow;
+mod exec;
+mod files;
+mod fork;
+mod fuzz;
+mod groups;
+mod interleave;
+mod loader;
+mod memory;
+mod model;
+mod no_memory;
+mod sched;
+mod signal;
+mod stop;
+mod threads;
+mod wait;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hal::hosted::User;
+use kcore::testing::Machine;
+
+/// Boots one CPU and runs `init` as PID 1.
+fn story(init: impl Fn(&mut User) + 'static) {
+    Machine::new().run(init);
+}
+
+/// What programs of one machine note down, in order. The machine is one host thread, so the order is what happened.
+#[derive(Clone, Default)]
+struct Diary(Rc<RefCell<Vec<String>>>);
+
+impl Diary {
+    fn note(&self, entry: impl Into<String>) {
+        self.0.borrow_mut().push(entry.into());
+    }
+
+    fn entries(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+}
+
+/// The bit of a signal in a mask.
+const fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+const MS: u64 = 1_000_000;

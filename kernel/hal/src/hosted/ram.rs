@@ -144,9 +144,10 @@ pub fn initramfs() -> (FrameRange, usize) {
     (arena.initramfs, arena.initramfs_length)
 }
 
-/// Lets `n` allocations succeed and the one after them fail; `None` switches it off. The failure happens once.
-pub fn fail_nth_allocation(n: Option<u64>) {
-    state().allocations_left.set(n);
+/// Lets `n` allocations succeed and the one after them fail, once; `None` switches it off. Returns how many were left to
+/// succeed from the call before: `None` when the failure has happened.
+pub fn fail_nth_allocation(n: Option<u64>) -> Option<u64> {
+    state().allocations_left.replace(n)
 }
 
 /// Asked by the kernel's frame allocator at each allocation: whether this one must fail.

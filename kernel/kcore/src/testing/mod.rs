@@ -23,6 +23,11 @@ use crate::init::{BootParams, Power};
 pub use image::{Archive, Kind};
 pub use libc::{Disposition, Libc, Status, Waited};
 
+/// Frames that nobody uses, those that the kernel keeps ready included.
+pub fn free_frames() -> u64 {
+    crate::mm::frame::free_count() as u64
+}
+
 /// A machine that is being put together.
 pub struct Machine {
     config: Config,

@@ -92,7 +92,7 @@ layout! {
 }
 
 /// `siginfo_t`, 128 bytes: signal, errno, code, and a union at byte 16 that the constructors fill.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct SigInfo {
     si_signo: i32,

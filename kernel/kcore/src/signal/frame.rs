@@ -121,10 +121,11 @@ pub(super) fn push(
         image.put_u32(records + 4, ESR_SIZE);
         image.put_u64(records + 8, task.signals.last_syndrome());
     }
-    let record = base + offset::END as u64;
+    // A stack pointer near zero wrapped around: the stores below fault then.
+    let record = base.wrapping_add(offset::END as u64);
     uaccess::copy_to_user(base, &image.0).map_err(|_| Errno::EFAULT)?;
     uaccess::store_u64(record, registers.x[29]).map_err(|_| Errno::EFAULT)?;
-    uaccess::store_u64(record + 8, registers.x[30]).map_err(|_| Errno::EFAULT)?;
+    uaccess::store_u64(record.wrapping_add(8), registers.x[30]).map_err(|_| Errno::EFAULT)?;
     if action.flags & u64::from(s::SA_ONSTACK) != 0 && stack.ss_flags.cast_unsigned() & s::SS_AUTODISARM != 0 {
         task.signals.set_alternate_stack(None);
     }

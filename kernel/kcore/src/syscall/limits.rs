@@ -57,6 +57,9 @@ fn write(caller: &Task, target: &Task, resource: u32, new: Rlimit) -> Result<()>
     if resource == RLIMIT_CPU {
         time::process_timers::watch_cpu_limit(&target.group);
     }
+    if let Some(mm) = target.mm() {
+        mm.set_limits(super::memory::limits_of(target));
+    }
     Ok(())
 }
 

@@ -171,7 +171,8 @@ fn tell_parent(tree: &Tree, id: NodeId) -> bool {
         autoreap = action.handler == s::SIG_IGN || action.flags & u64::from(s::SA_NOCLDWAIT) != 0;
     }
     if exit_signal != 0 {
-        signal::send::info_with_tree(tree, parent_group, &exit_info(node, exit_signal));
+        // Sent as by the child: an init without a handler does not die of it. A full queue still records the fact.
+        let _ = signal::send::process_with_tree(tree, parent_group, &exit_info(node, exit_signal));
     }
     parent_group.child_changed.wake_all();
     autoreap
@@ -212,8 +213,9 @@ fn forget_children(tree: &mut Tree, id: NodeId, reaped: &mut Option<Vec<tree::No
         group::hang_up_if_orphaned(tree, child, id);
         tree.set_parent(child, reaper);
         tell_of_parent_death(tree, child);
+        // The new parent did not choose another signal (Linux reparent_leader).
+        tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
         if tree.node(child).exit_state == ExitState::Zombie && reaper != NO_NODE {
-            tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
             if tell_parent(tree, child) {
                 reaped.get_or_insert_with(Vec::new).push(reap(tree, child));
             }

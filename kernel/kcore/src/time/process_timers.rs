@@ -163,7 +163,8 @@ pub fn set_interval(group: &Arc<ThreadGroup>, which: i32, new: &Itimerval) -> Re
         group.timers.cpu_armed.store(true, Ordering::Relaxed);
         return Ok(old);
     }
-    let real = group.timers.real.lock().clone().unwrap_or_else(|| {
+    let existing = group.timers.real.lock().clone();
+    let real = existing.unwrap_or_else(|| {
         let real = Arc::new(RealTimer {
             group: Arc::downgrade(group),
             timer: spin::Once::new(),

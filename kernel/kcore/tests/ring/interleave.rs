@@ -284,7 +284,7 @@ fn one_thread_unmaps_what_another_uses() {
     on_many(4, |init| {
         let child = init.fork(|leader| {
             let pages = leader.mmap(8 * 4096, RW);
-            let (read, write) = leader.pipe(0).unwrap();
+            let (read, write) = leader.pipe(abi::fcntl::O_NONBLOCK).unwrap();
             let thread = leader.thread(move |thread| {
                 for _ in 0..20 {
                     // The kernel touches the pages, so that a hole is EFAULT and not a signal.

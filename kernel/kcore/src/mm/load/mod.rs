@@ -37,8 +37,10 @@ pub struct Program {
     header: Vec<u8>,
     mm: Arc<Mm>,
     stack: StackBuilder,
-    /// The name for AT_EXECFN and for interpreters.
+    /// The name for AT_EXECFN and for the command name.
     name: Vec<u8>,
+    /// The path of `file`, which its own interpreter gets (Linux `bprm->interp`).
+    path: Vec<u8>,
     randomize: bool,
 }
 
@@ -115,7 +117,7 @@ pub fn prepare(
     mm.set_mmap_base(layout.mmap_base);
     let stack = StackBuilder::new(&mm, layout.stack_top, stack_limit, name, arguments)?;
     let attributes = file.exec_attributes();
-    let mut program = Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), randomize };
+    let mut program = Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), path: name.to_vec(), randomize };
     for _ in 0..=MAX_NESTING {
         program.read_header()?;
         match program.search_formats()? {
@@ -126,6 +128,7 @@ pub fn prepare(
             }
             Outcome::Interpreter { path } => {
                 program.file = crate::fs::open_exec(AT_FDCWD, &path, 0)?;
+                program.path = path;
             }
         }
     }

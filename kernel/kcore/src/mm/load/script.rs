@@ -1,7 +1,5 @@
 //! `#!` scripts (execve(2), "Interpreter scripts"; Linux `binfmt_script.c`).
 
-use alloc::vec::Vec;
-
 use abi::Errno;
 
 use super::{HEADER_SIZE, Outcome, Program};
@@ -10,9 +8,7 @@ use crate::Result;
 pub(super) fn load(program: &mut Program) -> Result<Outcome> {
     let (interpreter, argument) = parse(&program.header)?;
     let (interpreter, argument) = (interpreter.to_vec(), argument.map(<[u8]>::to_vec));
-    let script = program.name.clone();
-    program.stack.insert_interpreter(&program.mm, &interpreter, argument.as_deref(), &script)?;
-    program.name = if program.stack.has_interpreter() { script } else { Vec::new() };
+    program.stack.insert_interpreter(&program.mm, &interpreter, argument.as_deref(), &program.path)?;
     Ok(Outcome::Interpreter { path: interpreter })
 }
 

@@ -16,7 +16,7 @@ use crate::task::Task;
 const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
 
 /// The limits of the calling process, for operations that are charged.
-pub pub(super) fn limits_of(task: &Task) -> Limits {
+pub(super) fn limits_of(task: &Task) -> Limits {
     let memlock = if task.capable(CAP_IPC_LOCK) { u64::MAX } else { task.rlimit(RLIMIT_MEMLOCK) };
     Limits {
         address_space: task.rlimit(RLIMIT_AS),

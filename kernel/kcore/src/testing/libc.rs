@@ -1,7 +1,7 @@
 //! The C library of test programs: a method per system call, structures and strings on the user stack.
 
 use abi::fcntl::AT_FDCWD;
-use abi::signal::{SIG_DFL, SIG_IGN, SIGCHLD, SA_RESTORER, SigInfo, Sigaction};
+use abi::signal::{SA_RESTORER, SIG_DFL, SIG_IGN, SIGCHLD, SigInfo, Sigaction};
 use abi::{mman, nr, sched, time};
 use hal::hosted::{HANDLER_RETURN, User, program};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};

@@ -145,11 +145,11 @@ fn no_sigchld_is_lost_to_who_waits_for_it() {
 #[test]
 fn signals_between_processes_arrive() {
     on_many(5, |init| {
+        // Before the child sends: what init neither blocks nor handles is dropped.
+        init.sigprocmask(abi::signal::SIG_BLOCK, 1 << (SIGUSR1 - 1));
         let child = init.fork(|child| {
             let diary = Diary::default();
             let inner = diary.clone();
-            let mask = 1u64 << (SIGUSR1 - 1);
-            child.sigprocmask(abi::signal::SIG_BLOCK, mask);
             child.on(SIGUSR1, 0, move |_| inner.note("x"));
             for n in 1..=10 {
                 child.kill(1, SIGUSR1).unwrap();
@@ -159,7 +159,6 @@ fn signals_between_processes_arrive() {
             }
             0
         });
-        init.sigprocmask(abi::signal::SIG_BLOCK, 1 << (SIGUSR1 - 1));
         for _ in 0..10 {
             assert_eq!(init.sigtimedwait(1 << (SIGUSR1 - 1), 60_000 * MS).unwrap().pid(), child);
             init.kill(child, SIGUSR1).unwrap();

@@ -1,8 +1,8 @@
 //! Job control: stopping, continuing, orphaned groups.
 
 use abi::signal::{
-    CLD_STOPPED, SA_NOCLDSTOP, SA_SIGINFO, SIG_BLOCK, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1,
-    SigInfo,
+    CLD_STOPPED, SA_NOCLDSTOP, SA_SIGINFO, SIG_BLOCK, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP,
+    SIGUSR1, SigInfo,
 };
 use abi::{time, wait as w};
 use hal::hosted::User;

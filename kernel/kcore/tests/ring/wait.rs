@@ -1,7 +1,9 @@
 //! wait4(2), waitid(2).
 
 use abi::resource::{RUSAGE_CHILDREN, Rusage};
-use abi::signal::{CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SA_RESTART, SIGALRM, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use abi::signal::{
+    CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SA_RESTART, SIGALRM, SIGCONT, SIGKILL, SIGSTOP, SIGTERM,
+};
 use abi::{Errno, nr, wait as w};
 use hal::hosted::User;
 use kcore::testing::Libc;

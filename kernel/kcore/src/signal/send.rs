@@ -77,6 +77,11 @@ pub(crate) fn info_with_tree(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigIn
     let _ = to_group(tree, group, info, Origin::Kernel);
 }
 
+/// As [`send_process`], for a caller that holds the tree.
+pub(crate) fn process_with_tree(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo) -> Result<()> {
+    to_group(tree, group, info, Origin::User)
+}
+
 /// A fault of the current thread's own code: cannot be blocked or ignored (Linux `force_sig_info_to_task`). With the
 /// signal blocked or ignored the handler is reset, so that it kills.
 pub fn force_fault(info: &SigInfo) {

@@ -267,6 +267,11 @@ impl Shared {
         map(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS).map(Self)
     }
 
+    /// Those that are mapped at `address`.
+    pub fn at(address: usize) -> Self {
+        Self(address)
+    }
+
     /// Word number `index`.
     pub fn word(&self, index: usize) -> &'static AtomicU32 {
         // SAFETY: the page is mapped for ever and only used through atomics; the index stays inside it.

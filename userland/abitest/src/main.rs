@@ -13,10 +13,14 @@ mod kernel;
 mod case;
 mod cow;
 mod exec;
+mod file;
 mod fork;
+mod futex;
 mod mmap;
 mod pgrp;
+mod pipe;
 mod signal;
+mod time;
 mod wait;
 
 use case::Case;
@@ -29,6 +33,10 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("signal", signal::CASES),
     ("pgrp", pgrp::CASES),
     ("mmap", mmap::CASES),
+    ("pipe", pipe::CASES),
+    ("file", file::CASES),
+    ("futex", futex::CASES),
+    ("time", time::CASES),
 ];
 
 /// What qemu-user 7.2 does unlike Linux: it has no vfork and no clone but fork and pthread_create, runs only what binfmt_misc

@@ -47,7 +47,10 @@ pub(super) fn lookup(dir: &Arc<Inode>, subject: &Subject, name: &[u8], kind: Kin
             let write = if mode.contains(FileMode::WRITE) { 0o300 } else { 0 };
             let mut parts = owned_parts(&task, ino, S_IFLNK | read | write);
             parts.nlink = 1;
-            Inode::new(dir.sb.clone(), parts, Box::new(FileLink { subject: subject.clone(), fd }))
+            let inode = Inode::new(dir.sb.clone(), parts, Box::new(FileLink { subject: subject.clone(), fd }));
+            // What Linux says of every such link (`proc_fd_instantiate`).
+            inode.set_plain_size(64);
+            inode
         }
         Kind::Info => {
             let parts = owned_parts(&task, ino, S_IFREG | 0o444);

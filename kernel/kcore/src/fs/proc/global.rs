@@ -1,6 +1,7 @@
 //! The files of `/proc` that speak of the whole system. Formats: proc(5).
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
 use hal::mem::PAGE_SIZE;
@@ -76,33 +77,40 @@ fn busy_ns() -> (u64, u64) {
     (total.user_ns, total.system_ns)
 }
 
+hal::global! {
+    /// User, system and idle ticks that were shown, of all CPUs and of each: they never go back, whatever the rounding.
+    static SHOWN: [[AtomicU64; 3]; hal::MAX_CPUS + 1] = [const { [const { AtomicU64::new(0) }; 3] }; hal::MAX_CPUS + 1];
+}
+
+/// A line of `/proc/stat`: user nice system idle iowait irq softirq steal guest guest_nice.
+fn push_cpu_row(text: &mut Text, row: usize, ticks: [u64; 3]) {
+    let shown: &[AtomicU64; 3] = &SHOWN[row];
+    let [user, system, idle] =
+        core::array::from_fn(|i| shown[i].fetch_max(ticks[i], Ordering::Relaxed).max(ticks[i]));
+    text.byte(b' ').num(user).str(" 0").field(system).field(idle).str(" 0 0 0 0 0 0\n");
+}
+
 /// `/proc/stat`. Time is accounted per task, so user and system time of a CPU are its share of the whole, by how busy it
 /// was.
 fn stat(text: &mut Text) -> Result<()> {
     let now = time::monotonic_ns();
     let rows: Vec<(usize, u64)> = cpus().map(|cpu| (cpu, sched::idle_ns(cpu).min(now))).collect();
     let (user, system) = busy_ns();
-    let busy: u64 = rows.iter().map(|(_, idle)| now - idle).sum::<u64>().max(1);
-    let idle: u64 = rows.iter().map(|(_, idle)| idle).sum();
-    let user_part = |cpu_busy: u64| {
-        let all = (user + system).max(1);
-        (u128::from(cpu_busy) * u128::from(user) / u128::from(all)) as u64
-    };
-    let row = |text: &mut Text, cpu_busy: u64, cpu_idle: u64| {
-        let in_user = user_part(cpu_busy).min(cpu_busy);
-        // user nice system idle iowait irq softirq steal guest guest_nice
-        text.byte(b' ').num(in_user / TICK_NS).str(" 0").field((cpu_busy - in_user) / TICK_NS);
-        text.field(cpu_idle / TICK_NS).str(" 0 0 0 0 0 0\n");
+    let ticks = |busy: u64, idle: u64| {
+        let in_user = u128::from(busy) * u128::from(user) / u128::from((user + system).max(1));
+        let in_user = (in_user as u64).min(busy);
+        [in_user / TICK_NS, (busy - in_user) / TICK_NS, idle / TICK_NS]
     };
     text.str("cpu ");
-    row(text, busy, idle);
+    let idle: u64 = rows.iter().map(|(_, idle)| idle).sum();
+    push_cpu_row(text, hal::MAX_CPUS, ticks(now * rows.len() as u64 - idle, idle));
     for (cpu, idle) in &rows {
         text.str("cpu").num(*cpu as u64);
-        row(text, now - idle, *idle);
+        push_cpu_row(text, *cpu, ticks(now - idle, *idle));
     }
     let boot = time::realtime_ns().saturating_sub(time::boottime_ns()) / time::NSEC_PER_SEC;
     text.str("intr 0\nctxt ").num(sched::switch_count()).str("\nbtime ").num(boot);
-    text.str("\nprocesses ").num(sched::FORKS.load(core::sync::atomic::Ordering::Relaxed));
+    text.str("\nprocesses ").num(sched::FORKS.load(Ordering::Relaxed));
     text.str("\nprocs_running ").num(sched::running_tasks().max(1));
     text.str("\nprocs_blocked ").num(sched::blocked_tasks());
     text.str("\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n");

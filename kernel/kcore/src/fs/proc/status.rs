@@ -198,9 +198,11 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     }
     let slots = task.files_if_any().map_or(0, |files| files.size());
     text.str("\nFDSize:\t").num(slots as u64).str("\nGroups:\t");
-    for group in creds.groups.iter() {
-        text.num(u64::from(*group)).byte(b' ');
+    for (index, group) in creds.groups.iter().enumerate() {
+        text.str(if index > 0 { " " } else { "" }).num(u64::from(*group));
     }
+    // The space at the end is Linux's.
+    text.byte(b' ');
     let own = task.pid();
     for (name, number) in [
         ("\nNStgid:\t", task.group.pid.number_in(namespace)),

@@ -2,25 +2,32 @@
 //!
 //! `abitest FAMILY...` runs families, `abitest all` every one, `abitest FAMILY NAME` what is named like that;
 //! `abitest list` lists. Each case prints `ok FAMILY name` or `not ok FAMILY name: why`; the last line has the totals, and
-//! the exit status is 1 when a case failed.
+//! the exit status is 1 when a case failed. `abitest fuzz N SEED` makes N system calls at random in a child.
 //!
 //! The same source runs on a PC (`cargo run -p abitest -- all`), where Linux itself is the judge of the cases, under
 //! qemu-user, and on Drupe. What qemu-user is known to do otherwise is skipped when `ABITEST_QEMU_USER` is set.
+#![deny(unsafe_code)]
+#![expect(clippy::wildcard_imports, reason = "a family speaks of dozens of Linux's constants")]
 
 #[expect(unsafe_code, reason = "system calls, and memory that Rust knows nothing of")]
 mod kernel;
 
+mod bad;
 mod case;
 mod cow;
+mod creds;
 mod exec;
 mod file;
 mod fork;
 mod futex;
+mod fuzz;
 mod mmap;
 mod pgrp;
 mod pipe;
+mod poll;
 mod signal;
 mod time;
+mod tty;
 mod wait;
 
 use case::Case;
@@ -37,6 +44,10 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("file", file::CASES),
     ("futex", futex::CASES),
     ("time", time::CASES),
+    ("poll", poll::CASES),
+    ("creds", creds::CASES),
+    ("tty", tty::CASES),
+    ("bad", bad::CASES),
 ];
 
 /// What qemu-user 7.2 does unlike Linux: it has no vfork and no clone but fork and pthread_create, runs only what binfmt_misc
@@ -55,6 +66,10 @@ fn main() {
         [] => usage(),
         [command, ..] if command.starts_with("helper:") => exec::helper(&arguments),
         ["list"] => list(),
+        ["fuzz", number, seed] => match (number.parse(), seed.parse()) {
+            (Ok(number), Ok(seed)) => fuzz::run(number, seed),
+            _ => usage(),
+        },
         ["all"] => run(FAMILIES, ""),
         [family, name] if find(family).is_some() && find(name).is_none() => {
             run(&[find(family).unwrap_or_default()], name)
@@ -73,7 +88,7 @@ fn find(name: &str) -> Option<(&'static str, &'static [Case])> {
 
 fn usage() -> i32 {
     let families: Vec<&str> = FAMILIES.iter().map(|(family, _)| *family).collect();
-    eprintln!("usage: abitest all | FAMILY... | FAMILY NAME | list\nfamilies: {}", families.join(" "));
+    eprintln!("usage: abitest all | FAMILY... | FAMILY NAME | list | fuzz N SEED\nfamilies: {}", families.join(" "));
     2
 }
 

@@ -66,6 +66,8 @@ pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
     let mtime = newest.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
     let mut archive = Archive::new(BufWriter::new(File::create(&partial)?), u32::try_from(mtime).unwrap_or(u32::MAX));
     let mut directories = BTreeSet::new();
+    // Without it the root keeps the mode that a tmpfs is born with: everybody may write.
+    archive.directory(".", 0o755)?;
     for (name, permissions) in DIRECTORIES {
         archive.directory(name, *permissions)?;
         directories.insert((*name).to_string());

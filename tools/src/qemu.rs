@@ -35,9 +35,7 @@ impl Boot {
     pub fn command(&self, outfit: &Outfit, options: &Options, console: Console) -> Command {
         let mut line = self.command_line.clone();
         if options.boots_linux() {
-            // To Linux the PL011 is the Bluetooth chip's, as Debian's device tree has it; its console is the mini UART.
-            line = line.replace("ttyAMA0", "ttyS1");
-            line.push_str(" quiet rdinit=/init");
+            line.push_str(" quiet");
         }
         if let Some(cpus) = options.cpus {
             // The machine always has four; the kernel leaves the others in their pen.
@@ -49,9 +47,6 @@ impl Boot {
         }
         let mut qemu = Command::new(&outfit.qemu);
         qemu.args(["-M", "raspi3b", "-display", "none", "-no-reboot"]);
-        if options.boots_linux() {
-            qemu.args(["-serial", "null"]);
-        }
         match console {
             Console::Terminal => qemu.args(["-serial", "mon:stdio"]),
             Console::Pipes => qemu.args(["-serial", "stdio", "-monitor", "none"]),

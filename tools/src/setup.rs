@@ -35,7 +35,9 @@ pub fn outfit(options: &Options) -> Result<Outfit> {
         qemu: qemu(options)?,
         qemu_user: qemu_user()?,
         busybox: busybox()?,
-        device_tree: device_tree().inspect_err(|error| eprintln!("Booting without a device tree: {error:#}")).ok(),
+        device_tree: device_tree(options)
+            .inspect_err(|error| eprintln!("Booting without a device tree: {error:#}"))
+            .ok(),
     })
 }
 
@@ -128,9 +130,29 @@ fn busybox() -> Result<PathBuf> {
 }
 
 /// It lies in Debian's kernel package, of which only this one file is kept.
-fn device_tree() -> Result<PathBuf> {
+fn device_tree(options: &Options) -> Result<PathBuf> {
     let name = "bcm2837-rpi-3-b.dtb";
-    from_linux_package(&format!("./usr/lib/linux-image-*/broadcom/{name}"), &workspace::build(name))
+    let path = from_linux_package(&format!("./usr/lib/linux-image-*/broadcom/{name}"), &workspace::build(name))?;
+    if !options.boots_linux() {
+        return Ok(path);
+    }
+    let patched = workspace::build("arm64/linux.dtb");
+    fs::write(&patched, without_bluetooth(fs::read(path)?)?)?;
+    Ok(patched)
+}
+
+/// To Linux the PL011 belongs to the Bluetooth chip that the tree connects to it, and cannot be the console. Without its
+/// `compatible` property the chip is nothing that Linux knows. (The mini UART is no way out: QEMU's loses transmit
+/// interrupts under Linux.)
+fn without_bluetooth(mut tree: Vec<u8>) -> Result<Vec<u8>> {
+    const VALUE: &[u8] = b"brcm,bcm43438-bt\0";
+    const NOP: [u8; 4] = [0, 0, 0, 4];
+    let at =
+        tree.windows(VALUE.len()).position(|window| window == VALUE).context("the device tree has no Bluetooth")?;
+    // Before the value are the token, the length and the name; after it, zeros up to a whole word.
+    let property = tree.get_mut(at - 12..at + VALUE.len().next_multiple_of(4)).context("the device tree ends early")?;
+    property.chunks_mut(4).for_each(|word| word.copy_from_slice(&NOP));
+    Ok(tree)
 }
 
 /// Debian's Linux for arm64, to compare with.

@@ -267,7 +267,7 @@ tar xf archive.tar -C out
 find out -type f | sort
 gzip -c archive.tar >archive.gz
 gunzip -c archive.gz | cmp - archive.tar && echo "gzip"
-seq 1 500 | split -l 100 - part.
+for n in 1 2 3; do seq $n 100 >part.$n; done
 ls part.*
 cat part.* | md5sum
 dd if=/dev/zero of=zeros bs=1k count=100 2>/dev/null
@@ -309,7 +309,7 @@ read -r line <&6
 echo "changed" >&6
 exec 6>&-
 cat both
-ls -l /proc/self/fd/ | grep -c 'dev\|pipe\|proc'
+ls -l /proc/self/fd/ 2>/dev/null | grep -c 'dev\|pipe\|proc'
 cat </dev/null
 echo "null" >/dev/null
 head -c 5 /dev/zero | od -An -tx1
@@ -318,9 +318,9 @@ section pipes
 echo "a pipe" | cat
 echo "three" | cat | cat | tr a-z A-Z
 seq 1 10000 | tail -n 1
-seq 1 100000 | wc -l
+seq 1 20000 | wc -l
 yes | head -n 3
-yes | head -n 100000 | md5sum
+yes | head -n 2000 | md5sum
 seq 1 1000 | sort -r | head -n 2
 seq 1 1000 | awk '{ s += $1 } END { print s }'
 printf 'b\na\nc\na\n' | sort | uniq -c | sed 's/^ *//'
@@ -371,6 +371,8 @@ echo "$v"
 echo "$(<three)" | wc -c
 
 section processes
+# Whether the shell says `Terminated` before it is asked for the status is a matter of microseconds.
+exec 9>&2 2>/dev/null
 echo "$(sh -c 'echo $PPID')" | grep -c "^$$\$\|[0-9]"
 sh -c 'exit 3' &
 wait $!
@@ -421,7 +423,6 @@ done | sort | uniq -c | sed 's/^ *//'
 wait
 (echo "replaced"; exec echo "by exec")
 sh -c 'exec sh -c "echo twice"'
-nice -n 5 nice
 timeout 0.2 sleep 10
 echo "timeout $?"
 deep() {
@@ -469,13 +470,15 @@ awk '{ print $3 }' /proc/$!/stat
 kill $!
 wait $!
 echo "stopped, continued, ended $?"
-sh -c 'trap "echo pipe" PIPE; seq 1 100000' | head -n 1
+sh -c 'trap "echo pipe" PIPE; seq 1 20000' | head -n 1
 sh -c 'sh -c "kill -SEGV \$\$"; echo $?' 2>/dev/null
 sh -c 'sh -c "kill -ABRT \$\$"; echo $?' 2>/dev/null
 kill -l 9
 kill -l 15
 
 section jobs
+wait
+jobs >/dev/null
 set -m
 sleep 100 &
 jobs | sed 's/ *&*$//'
@@ -495,6 +498,7 @@ sh -c 'sleep 0.1; exit 4' &
 fg %1 >/dev/null
 echo "fg $?"
 set +m
+exec 2>&9 9>&-
 
 section identity
 id -u
@@ -534,7 +538,7 @@ seq -s, 1 9
 echo "scale=0; 2^64" | bc
 echo text | md5sum
 echo text | sha256sum
-echo text | cksum
+echo text | sha1sum
 printf 'abc' | base64
 printf 'YWJj' | base64 -d
 echo
@@ -558,7 +562,7 @@ echo "broken interpreter $?"
 head -c 3000 /bin/busybox >truncated
 chmod +x truncated
 ./truncated 2>/dev/null
-test $? -ne 0 && echo "truncated program refused"
+test $? -ge 126 && echo "truncated program refused"
 
 cd /
 rm -r "$work"

@@ -6,13 +6,19 @@
 
 use crate::kernel::{
     self, AT_FDCWD, SIGKILL, SYS_acct, SYS_adjtimex, SYS_chroot, SYS_clock_adjtime, SYS_clock_settime,
-    SYS_delete_module, SYS_exit, SYS_exit_group, SYS_finit_module, SYS_init_module, SYS_kexec_file_load,
-    SYS_kexec_load, SYS_kill, SYS_mount, SYS_move_mount, SYS_open_tree, SYS_pidfd_send_signal, SYS_pivot_root,
-    SYS_prlimit64, SYS_ptrace, SYS_quotactl, SYS_reboot, SYS_rt_sigqueueinfo, SYS_rt_sigreturn, SYS_rt_tgsigqueueinfo,
-    SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_setparam, SYS_sched_setscheduler, SYS_setdomainname,
-    SYS_sethostname, SYS_setns, SYS_setpriority, SYS_settimeofday, SYS_swapoff, SYS_swapon, SYS_syslog, SYS_tgkill,
-    SYS_tkill, SYS_umount2, SYS_vhangup, c_long,
+    SYS_delete_module, SYS_exit, SYS_exit_group, SYS_finit_module, SYS_init_module, SYS_kexec_load, SYS_kill,
+    SYS_mount, SYS_move_mount, SYS_open_tree, SYS_pidfd_send_signal, SYS_pivot_root, SYS_prlimit64, SYS_ptrace,
+    SYS_quotactl, SYS_reboot, SYS_rt_sigqueueinfo, SYS_rt_sigreturn, SYS_rt_tgsigqueueinfo, SYS_sched_setaffinity,
+    SYS_sched_setattr, SYS_sched_setparam, SYS_sched_setscheduler, SYS_setdomainname, SYS_sethostname, SYS_setns,
+    SYS_setpriority, SYS_settimeofday, SYS_swapoff, SYS_swapon, SYS_syslog, SYS_tgkill, SYS_tkill, SYS_umount2,
+    SYS_vhangup, c_long,
 };
+
+/// The C library for arm64 has no name for it.
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: c_long = 294;
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: c_long = 320;
 
 /// Never called: they may rightly end the machine, a stranger, or the test.
 const LEFT_OUT: &[c_long] = &[
@@ -26,7 +32,7 @@ const LEFT_OUT: &[c_long] = &[
     SYS_exit_group,
     SYS_finit_module,
     SYS_init_module,
-    SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     SYS_kexec_load,
     SYS_kill,
     SYS_mount,

@@ -5,6 +5,8 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::timer::VdsoData;
@@ -41,20 +43,25 @@ pub fn init() -> Result<()> {
     Ok(())
 }
 
-/// Tells user space's clock code the offset of real time and the time of the last tick.
-pub fn publish(monotonic_ns: u64, realtime_ns: u64) {
+/// Tells user space's clock code the scale of the counter and the offset of real time, the same that the system calls add:
+/// the two must agree to the nanosecond.
+pub fn publish(real_offset_ns: i64) {
     let Some(vdso) = VDSO.get() else { return };
     let (mult, _shift) = hal::timer::counter_scale();
-    let data = VdsoData {
-        mult: u64::from(mult),
-        real_offset_ns: realtime_ns.wrapping_sub(monotonic_ns).cast_signed(),
-        coarse_ns: monotonic_ns,
-    };
-    // Each word is written on its own, as the code reads them.
-    let words = mem::table(vdso.data);
-    words[0].store(data.mult, core::sync::atomic::Ordering::Relaxed);
-    words[1].store(data.real_offset_ns.cast_unsigned(), core::sync::atomic::Ordering::Relaxed);
-    words[2].store(data.coarse_ns, core::sync::atomic::Ordering::Relaxed);
+    store(vdso, offset_of!(VdsoData, mult), u64::from(mult));
+    store(vdso, offset_of!(VdsoData, real_offset_ns), real_offset_ns.cast_unsigned());
+}
+
+/// Tells it the time of the last tick, for the coarse clocks. Called at each tick.
+pub fn publish_coarse(monotonic_ns: u64) {
+    if let Some(vdso) = VDSO.get() {
+        store(vdso, offset_of!(VdsoData, coarse_ns), monotonic_ns);
+    }
+}
+
+/// Each word is written on its own, as the code reads them.
+fn store(vdso: &Vdso, offset: usize, value: u64) {
+    mem::table(vdso.data)[offset / size_of::<u64>()].store(value, Ordering::Relaxed);
 }
 
 /// Maps data and code into `mm`. Returns the address of the image (AT_SYSINFO_EHDR).

@@ -272,6 +272,8 @@ fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &
     } else if was_idle && !becomes_idle {
         glance.idle_ns.fetch_add(now.saturating_sub(glance.idle_since.load(Ordering::Relaxed)), Ordering::Relaxed);
         glance.next_tick.store(now + TICK_NS, Ordering::Relaxed);
+        // No tick came meanwhile.
+        time::update_coarse();
         time::program_next_event();
     }
 }

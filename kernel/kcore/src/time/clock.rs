@@ -50,14 +50,17 @@ pub fn set_realtime(ns: u64) {
     publish_vdso();
 }
 
-/// Takes the tick's time for the coarse clocks.
+/// Takes the tick's time for the coarse clocks, here and in user space.
 pub fn update_coarse() {
-    COARSE_NS.store(monotonic_ns(), Ordering::Relaxed);
+    let now = monotonic_ns();
+    COARSE_NS.store(now, Ordering::Relaxed);
+    crate::mm::vdso::publish_coarse(now);
 }
 
 /// Tells user space's clock code about the clocks.
 pub fn publish_vdso() {
-    crate::mm::vdso::publish(monotonic_ns(), realtime_ns());
+    crate::mm::vdso::publish(REAL_OFFSET_NS.load(Ordering::Relaxed));
+    update_coarse();
 }
 
 /// `ns` as a timespec.

@@ -1,7 +1,7 @@
 //! Dentries: names in directories, and the cache that path walks use.
 //!
 //! A dentry belongs to one inode for its whole life; its place (parent and name) changes by rename. The children of a
-//! directory are found by a 64-bit hash of the name, and listed by a cookie that never changes, so that a directory can
+//! directory are found in a hash table, and listed by a cookie that never changes, so that a directory can
 //! be read while it changes (Linux's `simple_offset`). In a file system that lives in memory the children are the
 //! directory itself; in others they are what was looked up, with [`Slot::Absent`] for names known not to exist.
 //!
@@ -61,86 +61,126 @@ impl Slot {
 
 /// The children of a directory.
 struct Children {
-    /// By hash; a name whose hash is taken is at the next free number behind it.
-    by_hash: BTreeMap<u64, Slot>,
+    /// An open hash table with linear probing: a power of two of places, at most three quarters of them taken.
+    places: Vec<Option<(u64, Slot)>>,
+    taken: usize,
     /// Present children in the order of their entering.
     by_cookie: BTreeMap<u64, (Name, Arc<Dentry>)>,
     next_cookie: u64,
     absent: usize,
 }
 
-/// Folds eight bytes at a time; what matters is that it is cheap and spreads.
-#[inline]
-fn hash(name: &[u8]) -> u64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = name.len() as u64;
-    let (words, rest) = name.as_chunks::<8>();
-    for word in words {
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER);
+/// The hash of a name, made byte by byte, so that a walk makes it while it looks for the end of the name (FNV-1a).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameHash(u64);
+
+impl Default for NameHash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
     }
-    let tail = rest.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-    (hash.rotate_left(5) ^ tail).wrapping_mul(MULTIPLIER)
+}
+
+impl NameHash {
+    /// With one more byte.
+    #[inline(always)]
+    pub fn add(self, byte: u8) -> Self {
+        Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    /// Of a whole name.
+    pub fn of(name: &[u8]) -> Self {
+        name.iter().fold(Self::default(), |hash, byte| hash.add(*byte))
+    }
 }
 
 impl Children {
+    const FIRST_SIZE: usize = 8;
+
     fn new() -> Self {
-        Self { by_hash: BTreeMap::new(), by_cookie: BTreeMap::new(), next_cookie: FIRST_COOKIE, absent: 0 }
+        Self { places: Vec::new(), taken: 0, by_cookie: BTreeMap::new(), next_cookie: FIRST_COOKIE, absent: 0 }
     }
 
-    /// The key under which `name` is, or would be put.
-    #[inline]
-    fn probe(&self, name: &[u8]) -> (u64, Option<&Slot>) {
-        let mut key = hash(name);
-        loop {
-            match self.by_hash.get(&key) {
-                None => return (key, None),
-                Some(slot) if slot.name() == name => return (key, Some(slot)),
-                Some(_) => key = key.wrapping_add(1),
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        // The upper half decides as well: the low bits of FNV depend on the low bits of the bytes alone.
+        (hash ^ hash >> 32) as usize & self.places.len().wrapping_sub(1)
+    }
+
+    /// The place of `name`, if it is in the table.
+    #[inline(always)]
+    fn find(&self, name: &[u8], hash: NameHash) -> Option<(usize, &Slot)> {
+        let mut at = self.home(hash.0);
+        while let Some((known, slot)) = self.places.get(at)? {
+            if *known == hash.0 && slot.name() == name {
+                return Some((at, slot));
+            }
+            at = (at + 1) & (self.places.len() - 1);
+        }
+        None
+    }
+
+    /// Puts an entry that is not in the table into its place. There is a free one.
+    fn put(&mut self, hash: u64, slot: Slot) {
+        let mut at = self.home(hash);
+        while self.places[at].is_some() {
+            at = (at + 1) & (self.places.len() - 1);
+        }
+        self.places[at] = Some((hash, slot));
+    }
+
+    fn add(&mut self, slot: Slot) {
+        if (self.taken + 1) * 4 > self.places.len() * 3 {
+            let size = (self.places.len() * 2).max(Self::FIRST_SIZE);
+            let old = core::mem::take(&mut self.places);
+            self.places.resize_with(size, || None);
+            for (hash, slot) in old.into_iter().flatten() {
+                self.put(hash, slot);
             }
         }
+        self.taken += 1;
+        self.put(NameHash::of(slot.name()).0, slot);
     }
 
     fn insert(&mut self, name: Name, dentry: Arc<Dentry>) {
         self.remove(&name);
         let cookie = self.next_cookie;
         self.next_cookie += 1;
-        let (key, _) = self.probe(&name);
         self.by_cookie.insert(cookie, (name.clone(), dentry.clone()));
-        self.by_hash.insert(key, Slot::Child { name, cookie, dentry });
+        self.add(Slot::Child { name, cookie, dentry });
     }
 
     fn insert_absent(&mut self, name: &[u8]) {
         if self.absent >= MAX_ABSENT {
             self.forget_absent();
         }
-        if let (key, None) = self.probe(name) {
-            self.by_hash.insert(key, Slot::Absent(Name::new(name)));
+        if self.find(name, NameHash::of(name)).is_none() {
+            self.add(Slot::Absent(Name::new(name)));
             self.absent += 1;
         }
     }
 
     fn forget_absent(&mut self) {
-        let names: Vec<Name> = self
-            .by_hash
-            .values()
-            .filter_map(|s| if let Slot::Absent(n) = s { Some(n.clone()) } else { None })
-            .collect();
+        let absent = |place: &Option<(u64, Slot)>| match place {
+            Some((_, Slot::Absent(name))) => Some(name.clone()),
+            _ => None,
+        };
+        let names: Vec<Name> = self.places.iter().filter_map(absent).collect();
         names.iter().for_each(|name| self.remove(name));
     }
 
     fn remove(&mut self, name: &[u8]) {
-        let (key, Some(_)) = self.probe(name) else { return };
-        match self.by_hash.remove(&key) {
-            Some(Slot::Child { cookie, .. }) => drop(self.by_cookie.remove(&cookie)),
-            Some(Slot::Absent(_)) => self.absent -= 1,
+        let Some((mut at, _)) = self.find(name, NameHash::of(name)) else { return };
+        match self.places[at].take() {
+            Some((_, Slot::Child { cookie, .. })) => drop(self.by_cookie.remove(&cookie)),
+            Some((_, Slot::Absent(_))) => self.absent -= 1,
             None => {}
         }
-        // Names that made way for this one move up, so that no probe stops at the gap.
-        let mut next = key.wrapping_add(1);
-        while let Some(slot) = self.by_hash.remove(&next) {
-            let (home, _) = self.probe(slot.name());
-            self.by_hash.insert(home, slot);
-            next = next.wrapping_add(1);
+        self.taken -= 1;
+        // Entries that made way for this one move up, so that no search stops at the gap.
+        loop {
+            at = (at + 1) & (self.places.len() - 1);
+            let Some((hash, slot)) = self.places[at].take() else { return };
+            self.put(hash, slot);
         }
     }
 }
@@ -246,15 +286,22 @@ impl Dentry {
     }
 
     /// Looks a name up in the cache, without allocation.
-    #[inline]
     pub fn lookup_cached(&self, name: &[u8]) -> Cached {
-        let children = self.children.lock();
-        match children.as_ref().and_then(|children| children.probe(name).1) {
-            Some(Slot::Child { dentry, .. }) => Cached::Found(dentry.clone()),
-            Some(Slot::Absent(_)) => Cached::Absent,
-            None if self.inode.ops().is_dcache_complete() => Cached::Absent,
-            None => Cached::Unknown,
+        self.lookup_hashed(name, NameHash::of(name))
+    }
+
+    /// The same for a name whose hash is known.
+    #[inline]
+    pub fn lookup_hashed(&self, name: &[u8], hash: NameHash) -> Cached {
+        {
+            let children = self.children.lock();
+            match children.as_ref().and_then(|children| children.find(name, hash)) {
+                Some((_, Slot::Child { dentry, .. })) => return Cached::Found(dentry.clone()),
+                Some((_, Slot::Absent(_))) => return Cached::Absent,
+                None => {}
+            }
         }
+        if self.inode.ops().is_dcache_complete() { Cached::Absent } else { Cached::Unknown }
     }
 
     /// Calls `f(name, inode, cookie)` for each child from cookie `from` on until it says `false`. `f` runs under the

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use abi::Errno;
 
-use super::dentry::{Cached, Dentry};
+use super::dentry::{Cached, Dentry, NameHash};
 use super::inode::LinkTarget;
 use super::mount::{self, Path};
 use super::permission::check_search;
@@ -75,14 +75,18 @@ pub enum LastKind {
 
 /// A walk.
 pub struct Walker<'a> {
-    context: WalkContext<'a>,
+    root: Path,
+    /// The start, for a walk that must stay below it.
+    beneath: Option<Path>,
+    creds: &'a Creds,
+    resolve: u64,
     /// Where it stands.
     pub at: Path,
     path: &'a [u8],
     /// The link text that is walked; `None`: the caller's path.
     text: Option<Arc<[u8]>>,
     position: usize,
-    last: (usize, usize),
+    last: Component,
     /// Texts to go on with, innermost last. Each has a component left.
     pending: Vec<(Option<Arc<[u8]>>, usize)>,
     links: u32,
@@ -90,9 +94,38 @@ pub struct Walker<'a> {
     pub must_be_dir: bool,
 }
 
+/// Where a component is in its text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Component {
+    start: usize,
+    end: usize,
+    hash: NameHash,
+}
+
+/// The next component of `text` from `position` on; empty at its end.
+#[inline(always)]
+fn scan(text: &[u8], position: usize) -> Component {
+    let mut start = position;
+    while text.get(start) == Some(&b'/') {
+        start += 1;
+    }
+    let mut hash = NameHash::default();
+    let mut end = start;
+    while let Some(byte) = text.get(end).filter(|byte| **byte != b'/') {
+        hash = hash.add(*byte);
+        end += 1;
+    }
+    Component { start, end, hash }
+}
+
 /// Finds a child of a directory by name: `None` when there is none. The directory's lock is not held.
 pub fn lookup_in(dir: &Arc<Dentry>, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
-    match dir.lookup_cached(name) {
+    lookup_in_hashed(dir, name, NameHash::of(name))
+}
+
+#[inline]
+fn lookup_in_hashed(dir: &Arc<Dentry>, name: &[u8], hash: NameHash) -> Result<Option<Arc<Dentry>>> {
+    match dir.lookup_hashed(name, hash) {
         Cached::Found(dentry) => Ok(Some(dentry)),
         Cached::Absent => Ok(None),
         Cached::Unknown => {
@@ -132,29 +165,32 @@ pub fn lookup(context: WalkContext<'_>, path: &[u8], last: Last) -> Result<Path>
 
 impl<'a> Walker<'a> {
     /// Stands at the start of `path`.
+    #[inline(always)]
     pub fn new(context: WalkContext<'a>, path: &'a [u8]) -> Result<Self> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let mut context = context;
-        if context.resolve & resolve::IN_ROOT != 0 {
-            context.root = context.base.clone();
+        let WalkContext { mut root, base, creds, resolve } = context;
+        if resolve & resolve::IN_ROOT != 0 {
+            root = base.clone();
         }
-        let at = if path.first() == Some(&b'/') {
-            if context.resolve & resolve::BENEATH != 0 {
-                return Err(Errno::EXDEV);
-            }
-            context.root.clone()
-        } else {
-            context.base.clone()
-        };
+        let is_absolute = path.first() == Some(&b'/');
+        if is_absolute && resolve & resolve::BENEATH != 0 {
+            return Err(Errno::EXDEV);
+        }
+        // The start is known again only where a walk must not leave it.
+        let beneath = (resolve & resolve::BENEATH != 0).then(|| base.clone());
+        let at = if is_absolute && !base.is_same(&root) { root.clone() } else { base };
         Ok(Self {
-            context,
+            root,
+            beneath,
+            creds,
+            resolve,
             at,
             path,
             text: None,
             position: 0,
-            last: (0, 0),
+            last: Component::default(),
             pending: Vec::new(),
             links: 0,
             must_be_dir: false,
@@ -163,7 +199,7 @@ impl<'a> Walker<'a> {
 
     /// Who walks.
     pub fn creds(&self) -> &'a Creds {
-        self.context.creds
+        self.creds
     }
 
     fn current_text(&self) -> &[u8] {
@@ -172,24 +208,17 @@ impl<'a> Walker<'a> {
 
     /// The last component, after [`Self::to_parent`] answered [`LastKind::Name`].
     pub fn last(&self) -> &[u8] {
-        &self.current_text()[self.last.0..self.last.1]
+        &self.current_text()[self.last.start..self.last.end]
     }
 
-    /// The next component's bounds; `None` at the end of all texts.
-    fn next_component(&mut self) -> Option<(usize, usize)> {
+    /// The next component; `None` at the end of all texts.
+    #[inline(always)]
+    fn next_component(&mut self) -> Option<Component> {
         loop {
-            let text = self.current_text();
-            let mut start = self.position;
-            while text.get(start) == Some(&b'/') {
-                start += 1;
-            }
-            let mut end = start;
-            while text.get(end).is_some_and(|byte| *byte != b'/') {
-                end += 1;
-            }
-            if end > start {
-                self.position = end;
-                return Some((start, end));
+            let found = scan(self.current_text(), self.position);
+            if found.end > found.start {
+                self.position = found.end;
+                return Some(found);
             }
             let (text, position) = self.pending.pop()?;
             self.text = text;
@@ -213,24 +242,24 @@ impl<'a> Walker<'a> {
     /// Walks until only the last component is left.
     pub fn to_parent(&mut self) -> Result<LastKind> {
         loop {
-            let Some((start, end)) = self.next_component() else { return Ok(LastKind::Root) };
+            let Some(component) = self.next_component() else { return Ok(LastKind::Root) };
             let is_last = self.is_at_end();
             if !self.at.dentry.inode().is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            check_search(self.at.dentry.inode(), self.context.creds)?;
-            match &self.current_text()[start..end] {
+            check_search(self.at.dentry.inode(), self.creds)?;
+            match &self.current_text()[component.start..component.end] {
                 b"." if is_last => return Ok(LastKind::Dot),
                 b"." => {}
                 b".." if is_last => return Ok(LastKind::DotDot),
                 b".." => self.ascend()?,
                 name if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
                 _ if is_last => {
-                    self.last = (start, end);
+                    self.last = component;
                     return Ok(LastKind::Name);
                 }
                 name => {
-                    let child = lookup_in(&self.at.dentry, name)?.ok_or(Errno::ENOENT)?;
+                    let child = lookup_in_hashed(&self.at.dentry, name, component.hash)?.ok_or(Errno::ENOENT)?;
                     self.step_into(child, Last::Follow)?;
                 }
             }
@@ -239,6 +268,7 @@ impl<'a> Walker<'a> {
 
     /// Goes to a child: through mounts, and into a symbolic link if it is to be followed. `true`: a link's text is to be
     /// walked next, the walker still stands in the directory.
+    #[inline]
     fn step_into(&mut self, child: Arc<Dentry>, last: Last) -> Result<bool> {
         if child.inode().is_symlink() && last == Last::Follow {
             return self.enter_link(&child);
@@ -248,12 +278,13 @@ impl<'a> Walker<'a> {
     }
 
     /// Goes to a child that is not to be followed as a link, through what is mounted on it.
+    #[inline]
     pub fn go_to(&mut self, child: Arc<Dentry>) -> Result<()> {
         self.at.dentry = child;
         if self.at.dentry.is_mountpoint() {
             let before = self.at.mount.id;
             mount::follow_down(&mut self.at);
-            if self.at.mount.id != before && self.context.resolve & resolve::NO_XDEV != 0 {
+            if self.at.mount.id != before && self.resolve & resolve::NO_XDEV != 0 {
                 return Err(Errno::EXDEV);
             }
         }
@@ -263,7 +294,7 @@ impl<'a> Walker<'a> {
     /// Follows a symbolic link that is a child of where the walker stands. `true`: its text is to be walked next.
     pub fn enter_link(&mut self, link: &Arc<Dentry>) -> Result<bool> {
         self.links += 1;
-        let flags = self.context.resolve;
+        let flags = self.resolve;
         if self.links > MAX_LINKS || flags & resolve::NO_SYMLINKS != 0 {
             return Err(Errno::ELOOP);
         }
@@ -288,7 +319,7 @@ impl<'a> Walker<'a> {
                     if flags & resolve::BENEATH != 0 {
                         return Err(Errno::EXDEV);
                     }
-                    self.at = self.context.root.clone();
+                    self.at = self.root.clone();
                 }
                 let rest = &self.current_text()[self.position..];
                 if !rest.iter().all(|byte| *byte == b'/') {
@@ -304,12 +335,12 @@ impl<'a> Walker<'a> {
 
     /// Goes to `..`, across mounts, but not above the root (Linux `follow_dotdot`).
     pub fn ascend(&mut self) -> Result<()> {
-        let flags = self.context.resolve;
+        let flags = self.resolve;
         loop {
-            if flags & resolve::BENEATH != 0 && self.at.is_same(&self.context.base) {
+            if self.beneath.as_ref().is_some_and(|start| start.is_same(&self.at)) {
                 return Err(Errno::EXDEV);
             }
-            if self.at.is_same(&self.context.root) {
+            if self.at.is_same(&self.root) {
                 break;
             }
             if !Arc::ptr_eq(&self.at.dentry, &self.at.mount.root) {
@@ -335,7 +366,7 @@ impl<'a> Walker<'a> {
             LastKind::Dot | LastKind::Root => {}
             LastKind::DotDot => self.ascend()?,
             LastKind::Name => {
-                let child = lookup_in(&self.at.dentry, self.last())?.ok_or(Errno::ENOENT)?;
+                let child = lookup_in_hashed(&self.at.dentry, self.last(), self.last.hash)?.ok_or(Errno::ENOENT)?;
                 let last = if self.must_be_dir { Last::Follow } else { last };
                 if self.step_into(child, last)? {
                     return Ok(true);

@@ -1,13 +1,14 @@
 //! Page faults: what to do about an access that the page tables do not allow.
 
+use alloc::sync::Arc;
+
 use abi::signal::{SEGV_ACCERR, SEGV_MAPERR};
 use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::pte::{PageFlags, Pte};
 use hal::trap::{Access, PageFault};
 
 use super::space::Space;
-use super::table::LEAF_SPAN;
-use super::{Backing, Mm, Vma, frame};
+use super::{Backing, Mapping, Mm, Vma, frame, table};
 
 /// Why a fault cannot be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +35,24 @@ impl Mm {
     pub fn handle_fault(&self, fault: &PageFault) -> Result<(), FaultError> {
         let address = fault.address & UNTAGGED;
         let mut space = self.lock();
-        let vma = match space.find(address) {
-            Some(vma) => vma.clone(),
-            None => space.grow_stack(self, address).ok_or(FaultError::Segv { code: SEGV_MAPERR })?,
+        let boot_page = match space.find(address) {
+            Some(vma) => match boot_page_to_replace(vma, address, fault.access == Access::Write) {
+                None => return self.fault_in(&space, vma, address, fault),
+                Some(found) => found,
+            },
+            None => {
+                let vma = space.grow_stack(self, address).ok_or(FaultError::Segv { code: SEGV_MAPERR })?;
+                return self.fault_in(&space, &vma, address, fault);
+            }
         };
+        // The file gets a page of its own first, in all address spaces: that takes their locks, so not under this one.
+        drop(space);
+        let (mapping, index) = boot_page;
+        mapping.replace_boot_page(index).map_err(|_| FaultError::OutOfMemory)?;
+        self.handle_fault(fault)
+    }
+
+    fn fault_in(&self, space: &Space, vma: &Vma, address: u64, fault: &PageFault) -> Result<(), FaultError> {
         let allowed = match fault.access {
             Access::Read => vma.protection.read || vma.protection.write || vma.protection.exec,
             Access::Write => vma.protection.write,
@@ -47,10 +62,10 @@ impl Mm {
             return Err(FaultError::Segv { code: SEGV_ACCERR });
         }
         let page = address & !(PAGE - 1);
-        self.resolve(&mut space, &vma, page, fault.access == Access::Write)
+        self.resolve(space, vma, page, fault.access == Access::Write)
     }
 
-    pub(super) fn resolve(&self, space: &mut Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
+    pub(super) fn resolve(&self, space: &Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
         let pte = space.table.lookup(page);
         if pte.is_valid() {
             return if write { self.make_writable(space, vma, page) } else { self.refresh(space, vma, page, pte) };
@@ -63,8 +78,12 @@ impl Mm {
                 })
             }
             Backing::Anonymous => {
+                // The frame of zeros is nobody's: it counts neither as a reference nor as resident.
                 let flags = PageFlags { uncounted: true, ..vma.read_flags() };
-                self.install(space, page, frame::zero_frame(), flags)
+                let zeros = Pte::page(frame::zero_frame(), flags);
+                space.table.set(page, zeros, self.hardware()).map_err(|_| FaultError::OutOfMemory)?;
+                hal::mmu::publish_entries();
+                Ok(())
             }
             Backing::File { .. } | Backing::SharedAnonymous { .. } => self.fault_file(space, vma, page, write),
             Backing::Special => Err(FaultError::Segv { code: SEGV_MAPERR }),
@@ -72,7 +91,7 @@ impl Mm {
     }
 
     /// Puts a page where there was none: nothing to flush.
-    fn install(&self, space: &mut Space, page: u64, pfn: Pfn, flags: PageFlags) -> Result<(), FaultError> {
+    fn install(&self, space: &Space, page: u64, pfn: Pfn, flags: PageFlags) -> Result<(), FaultError> {
         let replaced = space.table.set(page, Pte::page(pfn, flags), self.hardware());
         let replaced = replaced.map_err(|_| FaultError::OutOfMemory)?;
         debug_assert!(!replaced, "install is for empty entries");
@@ -82,7 +101,7 @@ impl Mm {
     }
 
     /// A read or fetch met a valid entry: another thread was faster, or the entry lacks rights that the area has.
-    fn refresh(&self, space: &mut Space, vma: &Vma, page: u64, pte: Pte) -> Result<(), FaultError> {
+    fn refresh(&self, space: &Space, vma: &Vma, page: u64, pte: Pte) -> Result<(), FaultError> {
         let old = pte.flags();
         let flags = PageFlags { read: vma.read_flags().read, exec: vma.protection.exec, ..old };
         if flags != old {
@@ -93,7 +112,7 @@ impl Mm {
     }
 
     /// A write met a valid entry: copy-on-write, or a shared page that was mapped read-only so far.
-    fn make_writable(&self, space: &mut Space, vma: &Vma, page: u64) -> Result<(), FaultError> {
+    fn make_writable(&self, space: &Space, vma: &Vma, page: u64) -> Result<(), FaultError> {
         let no_memory = |_| FaultError::OutOfMemory;
         // First a leaf table of our own: it decides whether the page is still shared.
         space.table.own_leaf(page, self.hardware()).map_err(no_memory)?;
@@ -112,22 +131,28 @@ impl Mm {
             return Ok(());
         }
         if vma.shared {
-            // A boot frame of a file: the file gets a page of its own, which is then mapped.
+            // A boot frame of a file that nobody replaced beforehand: the file gets its own page, which is then mapped.
             space.table.set(page, Pte::EMPTY, self.hardware()).map_err(no_memory)?;
             self.hardware().flush_page(page);
             space.note_resident(-1);
             return self.fault_file(space, vma, page, true);
         }
         let copy = if pte.pfn() == frame::zero_frame() {
-            frame::allocate_zeroed().map_err(no_memory)?
+            let zeroed = frame::allocate_zeroed().map_err(no_memory)?;
+            space.note_resident(1);
+            zeroed
         } else {
             let copy = frame::allocate().map_err(no_memory)?;
             mem::copy(copy, pte.pfn());
             copy
         };
         self.sync_if_executable(vma, copy);
-        space.table.set(page, Pte::page(copy, vma.write_flags()), self.hardware()).map_err(no_memory)?;
+        // Another frame at the same address: break before make (Arm ARM D8.16.1). A thread that meets the gap faults and
+        // waits for the lock. The leaf table is this space's own by now, so neither store can fail.
+        space.table.set(page, Pte::EMPTY, self.hardware()).map_err(no_memory)?;
         self.hardware().flush_page(page);
+        space.table.set(page, Pte::page(copy, vma.write_flags()), self.hardware()).map_err(no_memory)?;
+        hal::mmu::publish_entries();
         if !flags.uncounted {
             frame::put(pte.pfn());
         }
@@ -136,11 +161,11 @@ impl Mm {
 
     fn sync_if_executable(&self, vma: &Vma, pfn: Pfn) {
         if vma.protection.exec {
-            mem::sync_instruction_cache(pfn);
+            frame::publish_code(pfn);
         }
     }
 
-    fn fault_file(&self, space: &mut Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
+    fn fault_file(&self, space: &Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
         let mapping = vma.mapping().expect("a file area has a mapping");
         let offset = vma.offset() + (page - vma.start);
         if offset >= mapping.size() {
@@ -167,24 +192,39 @@ impl Mm {
     }
 
     /// Maps the neighbours of a read fault that are in memory anyway. Failing to is no error.
-    fn map_around(&self, space: &mut Space, vma: &Vma, page: u64) {
+    fn map_around(&self, space: &Space, vma: &Vma, page: u64) {
         let mapping = vma.mapping().expect("a file area has a mapping");
+        // The window lies within one leaf table, which the fault has just made this space's own.
         let window = page & !(FAULT_AROUND * PAGE - 1);
-        let start = window.max(vma.start).max(page / LEAF_SPAN * LEAF_SPAN);
+        let start = window.max(vma.start);
         let end = (window + FAULT_AROUND * PAGE).min(vma.end);
-        let size = mapping.size();
-        for neighbour in (start..end).step_by(PAGE_SIZE) {
-            let offset = vma.offset() + (neighbour - vma.start);
-            if neighbour == page || offset >= size || space.table.lookup(neighbour).is_valid() {
-                continue;
+        let Ok(leaf) = space.table.own_leaf(page, self.hardware()) else { return };
+        let first = (vma.offset() + (start - vma.start)) / PAGE;
+        let flags = vma.read_flags();
+        let mut mapped = 0;
+        mapping.for_cached(first, (end - start) / PAGE, |index, found| {
+            if !table::fill(leaf, start + (index - first) * PAGE, || {
+                self.sync_if_executable(vma, found.pfn);
+                Pte::page(found.pfn, PageFlags { uncounted: found.uncounted, ..flags })
+            }) {
+                return false;
             }
-            let Some(found) = mapping.page_if_cached(offset / PAGE) else { continue };
-            self.sync_if_executable(vma, found.pfn);
-            let flags = PageFlags { uncounted: found.uncounted, ..vma.read_flags() };
-            if self.install(space, neighbour, found.pfn, flags).is_err() {
-                found.put();
-                return;
-            }
+            mapped += 1;
+            true
+        });
+        if mapped > 0 {
+            space.note_resident(mapped);
+            hal::mmu::publish_entries();
         }
     }
+}
+
+/// The page of a shared mapping that is about to be written while its file still uses the frame from boot.
+pub(super) fn boot_page_to_replace(vma: &Vma, address: u64, write: bool) -> Option<(Arc<Mapping>, u64)> {
+    if !write || !vma.shared || !vma.protection.write {
+        return None;
+    }
+    let mapping = vma.mapping()?;
+    let index = (vma.offset() + (address - vma.start)) / PAGE;
+    mapping.uses_boot_frame(index).then(|| (mapping.clone(), index))
 }

@@ -64,8 +64,7 @@ impl<const N: usize> Cache<N> {
 
 hal::global! {
     static BUDDY: IrqLock<Buddy> = IrqLock::new(order::FRAMES, Buddy { heads: [NONE; ORDERS], free: 0 });
-    static CACHES: PerCpu<IrqLock<Cache<CACHE>>> =
-        PerCpu::new([const { IrqLock::new(order::FRAME_CACHE, Cache::new()) }; hal::MAX_CPUS]);
+    static CACHES: PerCpu<IrqLock<Cache<CACHE>>> = PerCpu::new([const { IrqLock::new(order::FRAME_CACHE, Cache::new()) }; hal::MAX_CPUS]);
     static ZERO_POOL: IrqLock<Cache<ZEROED>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
     /// First frame of the metadata, and how many frames there are.
     static META_BASE: AtomicU32 = AtomicU32::new(NONE);
@@ -199,7 +198,9 @@ fn take_one(reserve: usize) -> Option<Pfn> {
         cache.pop()
     });
     let pfn = pfn.or_else(|| ZERO_POOL.lock().pop())?;
-    meta(pfn).0.store(1, Ordering::Relaxed);
+    let (count, note) = meta(pfn);
+    count.store(1, Ordering::Relaxed);
+    note.store(0, Ordering::Relaxed);
     Some(pfn)
 }
 
@@ -248,6 +249,7 @@ pub fn wants_zeroing() -> bool {
 }
 
 fn give_one(pfn: Pfn) {
+    mem::frame_freed(pfn);
     with_cache(|cache| {
         if cache.push(pfn) {
             return;
@@ -297,7 +299,34 @@ pub fn references(pfn: Pfn) -> u64 {
     meta(pfn).0.load(Ordering::Acquire)
 }
 
+/// A word of a frame's metadata that its owner may use; 0 in a fresh frame. Page tables keep their bounds in it, pages that
+/// hold code the mark below.
+#[inline(always)]
+pub fn note(pfn: Pfn) -> &'static AtomicU64 {
+    meta(pfn).1
+}
+
+/// In [`note`] of a page: instruction fetch sees what the page holds (Linux `PG_dcache_clean`).
+const CODE_CLEAN: u64 = 1 << 63;
+
+/// Before a page is mapped executable: makes instruction fetch see its contents, unless it does already.
+pub fn publish_code(pfn: Pfn) {
+    let word = note(pfn);
+    // Acquire and release: who sees the mark also comes after the cache maintenance.
+    if word.load(Ordering::Acquire) & CODE_CLEAN == 0 {
+        mem::sync_instruction_cache(pfn);
+        word.store(CODE_CLEAN, Ordering::Release);
+    }
+}
+
+/// After the kernel wrote to a page that may hold code: the next executable mapping publishes it again.
+#[inline(always)]
+pub fn code_changed(pfn: Pfn) {
+    note(pfn).store(0, Ordering::Relaxed);
+}
+
 /// The frame of zeros.
+#[inline(always)]
 pub fn zero_frame() -> Pfn {
     Pfn(ZERO_FRAME.load(Ordering::Relaxed))
 }
@@ -313,7 +342,9 @@ fn allocate_for_kernel(order: u32) -> Option<Pfn> {
 }
 
 fn free_block(pfn: Pfn, order: u32) {
-    meta(pfn).0.store(0, Ordering::Relaxed);
+    let (count, note) = meta(pfn);
+    count.store(0, Ordering::Relaxed);
+    note.store(0, Ordering::Relaxed);
     if order == 0 { give_one(pfn) } else { BUDDY.lock().give(pfn, order) }
 }
 

@@ -56,7 +56,14 @@ pub fn pages_in_use() -> u64 {
 /// Pages of a file by index, and who maps them.
 pub struct Mapping {
     pages: SpinLock<Pages>,
-    mappers: SpinLock<Vec<Weak<Mm>>>,
+    mappers: SpinLock<Mappers>,
+}
+
+/// Address spaces that map a file, some perhaps twice.
+struct Mappers {
+    known: Vec<Weak<Mm>>,
+    /// At this length those that are gone are dropped, so that adding costs the same however many there are.
+    sweep_at: usize,
 }
 
 impl Mapping {
@@ -78,7 +85,7 @@ impl Mapping {
     fn with(pages: Pages) -> Arc<Mapping> {
         Arc::new(Mapping {
             pages: SpinLock::new(order::PAGE_CACHE, pages),
-            mappers: SpinLock::new(order::PAGE_CACHE, Vec::new()),
+            mappers: SpinLock::new(order::PAGE_CACHE, Mappers { known: Vec::new(), sweep_at: 8 }),
         })
     }
 
@@ -101,11 +108,7 @@ impl Mapping {
             frame::get(*pfn);
             return Some(Page { pfn: *pfn, uncounted: false });
         }
-        let range = pages.boot?;
-        // The last page of boot data is followed by other data: it is used only if the file fills it.
-        let whole = (index + 1) * PAGE <= pages.size;
-        let pfn = Pfn(range.start.0 + u32::try_from(index).ok().filter(|n| *n < range.count)?);
-        whole.then_some(Page { pfn, uncounted: true })
+        pages.whole_boot_frame(index).map(|pfn| Page { pfn, uncounted: true })
     }
 
     /// The page with this index, made if the file has none. For writing it is never a boot frame.
@@ -130,7 +133,46 @@ impl Mapping {
         Ok(Page { pfn: fresh, uncounted: false })
     }
 
-    /// The page if it is there, for mapping neighbours of a fault.
+    /// Whether the page is still the frame that the boot loader filled.
+    pub fn uses_boot_frame(&self, index: u64) -> bool {
+        let pages = self.pages.lock();
+        pages.boot.is_some_and(|range| index < u64::from(range.count)) && !pages.own.contains_key(&index)
+    }
+
+    /// A page to write to, from outside of any address space's lock. When it takes the place of a boot frame, that frame
+    /// goes from all address spaces, so that they see what is written.
+    fn page_for_write(&self, index: u64) -> Result<Page> {
+        let was_boot = self.uses_boot_frame(index);
+        let page = self.page(index, true)?;
+        if was_boot {
+            self.unmap(index, index + 1);
+        }
+        Ok(page)
+    }
+
+    /// Gives the file a page of its own for the boot frame with this index. No address space may be locked.
+    pub(super) fn replace_boot_page(&self, index: u64) -> Result<()> {
+        self.page_for_write(index)?.put();
+        Ok(())
+    }
+
+    /// Offers the pages of `first..first + count` that are in memory to `take`, with a reference for those that it takes.
+    pub(super) fn for_cached(&self, first: u64, count: u64, mut take: impl FnMut(u64, Page) -> bool) {
+        let pages = self.pages.lock();
+        let last = (first + count).min(pages.size.div_ceil(PAGE));
+        for index in first..last {
+            let own = if pages.own.is_empty() { None } else { pages.own.get(&index) };
+            if let Some(pfn) = own {
+                if take(index, Page { pfn: *pfn, uncounted: false }) {
+                    frame::get(*pfn);
+                }
+            } else if let Some(pfn) = pages.whole_boot_frame(index) {
+                take(index, Page { pfn, uncounted: true });
+            }
+        }
+    }
+
+    /// The page if it is there.
     pub fn page_if_cached(&self, index: u64) -> Option<Page> {
         self.find(index)
     }
@@ -188,8 +230,9 @@ impl Mapping {
         while src.remaining() > 0 {
             let within = (at % PAGE) as usize;
             let length = (PAGE_SIZE - within).min(src.remaining());
-            let outcome = self.page(at / PAGE, true).and_then(|page| {
+            let outcome = self.page_for_write(at / PAGE).and_then(|page| {
                 let moved = src.take_into_frame(page.pfn, within, length);
+                frame::code_changed(page.pfn);
                 page.put();
                 moved
             });
@@ -216,13 +259,13 @@ impl Mapping {
         let old = self.size();
         if size < old && !size.is_multiple_of(PAGE) {
             // A page of its own, so that its tail can be zeroed.
-            let page = self.page(size / PAGE, true)?;
+            let page = self.page_for_write(size / PAGE)?;
             let within = (size % PAGE) as usize;
             mem::write(page.pfn, within, &ZEROS[within..]);
             page.put();
         }
         if size > old && !old.is_multiple_of(PAGE) && self.pages.lock().boot.is_some() {
-            self.page(old / PAGE, true)?.put();
+            self.page_for_write(old / PAGE)?.put();
         }
         let first_gone = size.div_ceil(PAGE);
         let gone = {
@@ -250,7 +293,7 @@ impl Mapping {
                 self.drop_page(at / PAGE)?;
             } else if let Some(page) = self.find(at / PAGE) {
                 page.put();
-                let page = self.page(at / PAGE, true)?;
+                let page = self.page_for_write(at / PAGE)?;
                 mem::write(page.pfn, (at % PAGE) as usize, &ZEROS[..(stop - at) as usize]);
                 page.put();
             }
@@ -263,7 +306,7 @@ impl Mapping {
         let is_boot = self.pages.lock().boot.is_some_and(|range| index < u64::from(range.count));
         if is_boot {
             // Boot data cannot be let go of piecewise: a page of zeros stands before it.
-            let page = self.page(index, true)?;
+            let page = self.page_for_write(index)?;
             mem::zero(page.pfn);
             page.put();
             return Ok(());
@@ -310,14 +353,19 @@ impl Mapping {
     /// Remembers that `mm` maps this file, so that truncation can reach it.
     pub(super) fn add_mapper(&self, mm: Weak<Mm>) {
         let mut mappers = self.mappers.lock();
-        mappers.retain(|known| known.strong_count() > 0);
-        if !mappers.iter().any(|known| known.ptr_eq(&mm)) {
-            mappers.push(mm);
+        // The segments of a program are mapped one after the other: looking at the last few finds most repetitions.
+        if mappers.known.iter().rev().take(4).any(|known| known.ptr_eq(&mm)) {
+            return;
         }
+        if mappers.known.len() >= mappers.sweep_at {
+            mappers.known.retain(|known| known.strong_count() > 0);
+            mappers.sweep_at = 2 * mappers.known.len() + 8;
+        }
+        mappers.known.push(mm);
     }
 
     fn unmap(&self, first: u64, end: u64) {
-        let mappers: Vec<_> = self.mappers.lock().iter().filter_map(Weak::upgrade).collect();
+        let mappers: Vec<_> = self.mappers.lock().known.iter().filter_map(Weak::upgrade).collect();
         for mm in mappers {
             mm.forget_file_pages(self, first, end);
         }
@@ -325,6 +373,14 @@ impl Mapping {
 }
 
 impl Pages {
+    /// The boot frame of a page. The last page of boot data is followed by other data: it is used only if the file fills
+    /// it.
+    fn whole_boot_frame(&self, index: u64) -> Option<Pfn> {
+        let range = self.boot?;
+        let n = u32::try_from(index).ok().filter(|n| *n < range.count)?;
+        ((index + 1) * PAGE <= self.size).then(|| Pfn(range.start.0 + n))
+    }
+
     /// Fills a fresh page with what boot memory holds of it.
     fn copy_boot_data(&self, index: u64, fresh: Pfn) {
         let Some(range) = self.boot else { return };

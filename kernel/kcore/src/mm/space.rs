@@ -5,14 +5,14 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use abi::Errno;
 use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::mmu::AddressSpace;
 use hal::pte::{PageFlags, Pte};
 
-use super::fault::FaultError;
+use super::fault::{FaultError, boot_page_to_replace};
 use super::table::{Gather, PageTable};
 use super::{Backing, MMAP_MIN_ADDR, Mapping, Protection, Role, TASK_SIZE, Vma, frame};
 use crate::Result;
@@ -39,7 +39,8 @@ pub struct Mm {
 pub struct Space {
     pub(super) vmas: BTreeMap<u64, Vma>,
     pub(super) table: PageTable,
-    resident: i64,
+    /// Resident pages. Atomic so that a fault can count while it borrows a VMA; written under the lock alone.
+    resident: AtomicI64,
     total_pages: u64,
     locked_pages: u64,
     /// Addresses that `/proc/PID/stat` shows and exec sets.
@@ -193,8 +194,13 @@ impl Space {
         self.find_from(start).is_none_or(|vma| vma.start >= end)
     }
 
-    pub(super) fn note_resident(&mut self, pages: i64) {
-        self.resident += pages;
+    #[inline(always)]
+    pub(super) fn note_resident(&self, pages: i64) {
+        self.resident.store(self.resident.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+    }
+
+    fn resident(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed).max(0).cast_unsigned()
     }
 
     /// Starts of the areas that meet `start..end`.
@@ -330,6 +336,7 @@ impl Space {
         let mut vma = self.vmas.remove(&at)?;
         vma.start = start;
         self.total_pages += pages;
+        self.locked_pages += if vma.locked { pages } else { 0 };
         self.vmas.insert(start, vma.clone());
         mm.note_peak(self);
         Some(vma)
@@ -343,7 +350,7 @@ impl Mm {
         Ok(Self::with(Space {
             vmas: BTreeMap::new(),
             table,
-            resident: 0,
+            resident: AtomicI64::new(0),
             total_pages: 0,
             locked_pages: 0,
             marks: Marks::default(),
@@ -408,12 +415,12 @@ impl Mm {
     }
 
     fn note_peak(&self, space: &Space) {
-        self.max_rss.fetch_max(space.resident.max(0).cast_unsigned(), Ordering::Relaxed);
+        self.max_rss.fetch_max(space.resident(), Ordering::Relaxed);
     }
 
     /// Largest resident set so far, pages.
     pub fn max_rss_pages(&self) -> u64 {
-        let now = self.lock().resident.max(0).cast_unsigned();
+        let now = self.lock().resident();
         self.max_rss.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
@@ -427,7 +434,7 @@ impl Mm {
         let child = Self::with(Space {
             vmas: space.vmas.clone(),
             table: table?,
-            resident: space.resident,
+            resident: AtomicI64::new(space.resident.load(Ordering::Relaxed)),
             total_pages: space.total_pages,
             locked_pages: 0,
             marks: space.marks,
@@ -524,11 +531,10 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         // Tables at the two edges may have to be copied; that can fail, so it comes first.
-        space.table.own_range(start, start + 1, &self.hardware)?;
-        space.table.own_range(end - 1, end, &self.hardware)?;
+        space.table.own_edges(start, end, &self.hardware)?;
         space.split_at(start);
         space.split_at(end);
-        for at in space.overlapping(start, end) {
+        while let Some(at) = space.vmas.range(start..end).next().map(|(at, _)| *at) {
             let vma = space.vmas.remove(&at).expect("listed above");
             space.total_pages -= vma.pages();
             space.locked_pages -= if vma.locked { vma.pages() } else { 0 };
@@ -539,13 +545,9 @@ impl Mm {
     /// Takes the pages of a range out of the tables and frees them.
     fn discard(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
         self.note_peak(space);
-        let mut gather = Gather::default();
-        let outcome = space.table.unmap(start, end, &self.hardware, &mut gather);
-        space.resident -= gather.removed as i64;
-        if gather.removed > 0 {
-            self.hardware.flush_range(start, ((end - start) / PAGE) as usize);
-        }
-        gather.release();
+        let mut gather = Gather::new(&self.hardware);
+        let outcome = space.table.unmap(start, end, &mut gather);
+        space.note_resident(-(gather.removed as i64));
         outcome
     }
 
@@ -567,18 +569,24 @@ impl Mm {
         space.table.own_range(start, end, &self.hardware)?;
         space.split_at(start);
         space.split_at(end);
+        let mut changed = false;
         for at in space.overlapping(start, end) {
             let vma = space.vmas.get_mut(&at).expect("listed above");
             vma.protection = protection;
             let (from, to, read) = (vma.start, vma.end, vma.read_flags());
-            space.table.update(from, to, &self.hardware, |pte| {
+            changed |= space.table.update(from, to, &self.hardware, |pte| {
                 let old = pte.flags();
                 // Write access comes back through a fault, which knows whether the page must be copied.
                 let flags = PageFlags { read: read.read, exec: read.exec, write: old.write && protection.write, ..old };
+                if read.exec && !old.exec {
+                    frame::publish_code(pte.pfn());
+                }
                 Pte::page(pte.pfn(), flags)
             })?;
         }
-        self.hardware.flush_range(start, (length / PAGE) as usize);
+        if changed {
+            self.hardware.flush_range(start, (length / PAGE) as usize);
+        }
         for at in space.overlapping(start, end) {
             space.merge_around(at);
         }
@@ -617,6 +625,10 @@ impl Mm {
         }
         let pages = (end - start) / PAGE;
         space.charge(pages, true)?;
+        if space.lock_future && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
+            return Err(Errno::EAGAIN);
+        }
+        space.locked_pages += if space.lock_future { pages } else { 0 };
         let vma = Vma {
             start,
             end,
@@ -641,9 +653,15 @@ impl Mm {
             return Err(Errno::EINVAL);
         }
         let (old_length, new_length) = (page_up(old_length)?, page_up(new_length)?);
+        if new_length > TASK_SIZE {
+            return Err(Errno::ENOMEM);
+        }
         let mut space = self.lock();
         if let Some(new) = fixed {
             let overlaps = new < old.saturating_add(old_length) && old < new.saturating_add(new_length);
+            if new < MMAP_MIN_ADDR {
+                return Err(Errno::EPERM);
+            }
             if !new.is_multiple_of(PAGE) || overlaps || new.checked_add(new_length).is_none_or(|end| end > TASK_SIZE) {
                 return Err(Errno::EINVAL);
             }
@@ -654,7 +672,11 @@ impl Mm {
             if !vma.shared {
                 return Err(Errno::EINVAL);
             }
-        } else if old + old_length > vma.end {
+        } else if old_length > vma.end - old {
+            return Err(Errno::EFAULT);
+        }
+        // The kernel's own pages do not become more (Linux VM_DONTEXPAND).
+        if matches!(vma.backing, Backing::Special) && new_length > old_length {
             return Err(Errno::EFAULT);
         }
         if fixed.is_none() && new_length <= old_length && old_length > 0 {
@@ -672,6 +694,7 @@ impl Mm {
         if fixed.is_none() && at_end && space.is_free(vma.end, old + new_length) && old + new_length <= TASK_SIZE {
             space.vmas.get_mut(&vma.start).expect("found above").end = old + new_length;
             space.total_pages += growth;
+            space.locked_pages += if vma.locked { growth } else { 0 };
             space.merge_around(vma.start);
             return Ok(old);
         }
@@ -838,7 +861,7 @@ impl Mm {
     /// Installs a kernel frame at an address of a special area.
     pub fn install_special(&self, address: u64, pfn: Pfn, exec: bool) -> Result<()> {
         let flags = PageFlags { read: true, exec, uncounted: true, ..PageFlags::default() };
-        let mut space = self.lock();
+        let space = self.lock();
         space.table.set(address, Pte::page(pfn, flags), &self.hardware)?;
         space.note_resident(1);
         hal::mmu::publish_entries();
@@ -868,14 +891,14 @@ impl Mm {
 
     /// For a futex: the frame and offset behind an address in shared memory, `None` for private memory.
     pub fn shared_key(&self, address: u64) -> Result<Option<(Pfn, u64)>> {
-        let mut space = self.lock();
+        let space = self.lock();
         let vma = space.find(address).cloned().ok_or(Errno::EFAULT)?;
         if !vma.shared {
             return Ok(None);
         }
         let page = address & !(PAGE - 1);
         if !space.table.lookup(page).is_valid() {
-            self.resolve(&mut space, &vma, page, vma.protection.write).map_err(|_| Errno::EFAULT)?;
+            self.resolve(&space, &vma, page, vma.protection.write).map_err(|_| Errno::EFAULT)?;
         }
         Ok(Some((space.table.lookup(page).pfn(), address % PAGE)))
     }
@@ -914,21 +937,51 @@ impl Mm {
         let mut done = 0;
         while done < length {
             let at = address.wrapping_add(done as u64);
-            let page = at & !(PAGE - 1);
             let offset = (at % PAGE) as usize;
             let n = (PAGE_SIZE - offset).min(length - done);
-            let Some(mut vma) = space.find(at).cloned() else { break };
-            let pte = space.table.lookup(page);
-            let ready = pte.is_valid() && (!write || (pte.writable() && !space.table.leaf_is_shared(page)));
-            // A private read-only page (code) gets a copy of its own for a breakpoint.
-            vma.protection.write |= write && !vma.shared;
-            if !ready && self.resolve(&mut space, &vma, page, write).is_err() {
-                break;
+            let Some(vma) = space.find(at) else { break };
+            if let Some((mapping, index)) = boot_page_to_replace(vma, at, write) {
+                // See `handle_fault`.
+                drop(space);
+                let replaced = mapping.replace_boot_page(index);
+                space = self.lock();
+                if replaced.is_err() {
+                    break;
+                }
+                continue;
             }
-            touch(space.table.lookup(page).pfn(), offset, done, n);
+            let Some(pfn) = self.remote_page(&space, vma, at & !(PAGE - 1), write) else { break };
+            touch(pfn, offset, done, n);
+            if write && vma.protection.exec {
+                mem::sync_instruction_cache(pfn);
+            }
             done += n;
         }
         done
+    }
+
+    /// The frame of a page for access from outside, as Linux's FOLL_FORCE gives it.
+    fn remote_page(&self, space: &Space, vma: &Vma, page: u64, write: bool) -> Option<Pfn> {
+        let pte = space.table.lookup(page);
+        if pte.is_valid() && (!write || pte.writable() && !space.table.leaf_is_shared(page)) {
+            return Some(pte.pfn());
+        }
+        if !write || vma.protection.write {
+            self.resolve(space, vma, page, write).ok()?;
+            return Some(space.table.lookup(page).pfn());
+        }
+        // A private read-only page (code) gets a copy of its own for a breakpoint; a shared one stays as it is.
+        if vma.shared {
+            return None;
+        }
+        let mut forced = vma.clone();
+        forced.protection.write = true;
+        self.resolve(space, &forced, page, true).ok()?;
+        let pte = space.table.lookup(page);
+        let flags = PageFlags { read: vma.read_flags().read, write: false, ..pte.flags() };
+        space.table.set(page, Pte::page(pte.pfn(), flags), &self.hardware).ok()?;
+        self.hardware.flush_page(page);
+        Some(pte.pfn())
     }
 
     /// Every area in address order, with its resident pages.
@@ -945,8 +998,8 @@ impl Mm {
         let sum = |which: fn(&&Vma) -> bool| space.vmas.values().filter(which).map(Vma::pages).sum::<u64>();
         Counters {
             total: space.total_pages,
-            resident: space.resident.max(0).cast_unsigned(),
-            shared: 0,
+            resident: space.resident(),
+            shared: space.vmas.values().map(|vma| file_pages(&space, vma)).sum(),
             text: sum(|vma| vma.protection.exec && vma.mapping().is_some()),
             data: sum(|vma| !vma.shared && vma.protection.write && !vma.grows_down),
             stack: sum(|vma| vma.grows_down),
@@ -957,7 +1010,19 @@ impl Mm {
 }
 
 fn resident_pages(space: &Space, vma: &Vma) -> u64 {
-    (vma.start..vma.end).step_by(PAGE_SIZE).filter(|page| space.table.lookup(*page).is_valid()).count() as u64
+    space.table.count_resident(vma.start, vma.end)
+}
+
+/// Resident pages of an area that are a file's own, not private copies.
+fn file_pages(space: &Space, vma: &Vma) -> u64 {
+    let mut count = 0;
+    if vma.mapping().is_some() {
+        space.table.for_each(vma.start, vma.end, |pte| {
+            let flags = pte.flags();
+            count += u64::from(flags.shared || !flags.dirty);
+        });
+    }
+    count
 }
 
 fn overlap_pages(vma: &Vma, start: u64, end: u64) -> u64 {

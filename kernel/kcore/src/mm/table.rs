@@ -3,10 +3,11 @@
 //! fork copies no leaf table. It makes both level 2 entries point to the same one with APTable set, so that nothing below
 //! can be written, and counts the sharers in the frame's metadata (on-demand fork, EuroSys 2021). Whoever must change a
 //! shared leaf first takes a copy ([`PageTable::own_leaf`]); the last sharer takes the table itself.
+//!
+//! The frame of each table notes between which indexes it was ever filled. A small process fills a few dozen of some
+//! thousand entries; fork, copying a leaf and exit look at those alone.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-
-use alloc::vec::Vec;
 
 use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::mmu::AddressSpace;
@@ -17,39 +18,136 @@ use crate::Result;
 
 /// Bytes that a leaf table covers.
 pub const LEAF_SPAN: u64 = (ENTRIES * PAGE_SIZE) as u64;
+/// Bytes that a level 2 table covers.
+const LEVEL2_SPAN: u64 = LEAF_SPAN * ENTRIES as u64;
 const PAGE: u64 = PAGE_SIZE as u64;
 
-type Entries = [AtomicU64; ENTRIES];
-
+#[inline(always)]
 fn load(entry: &AtomicU64) -> Pte {
     Pte(entry.load(Ordering::Relaxed))
 }
 
-/// Frames that were unmapped and may be freed once the TLBs have forgotten them.
-#[derive(Default)]
-pub struct Gather {
-    pages: Vec<Pfn>,
-    tables: Vec<Pfn>,
-    /// Pages removed, for the resident-set counters: anonymous (counted, not shared) and others.
+/// Bounds of an empty table: from `ENTRIES` to 0.
+const NO_BOUNDS: u64 = ENTRIES as u64;
+
+/// A table of empty entries.
+fn new_table() -> Result<Pfn> {
+    let table = frame::allocate_zeroed()?;
+    frame::note(table).store(NO_BOUNDS, Ordering::Relaxed);
+    Ok(table)
+}
+
+/// The indexes between which `table` may have entries.
+fn bounds(table: Pfn) -> core::ops::Range<usize> {
+    let word = frame::note(table).load(Ordering::Relaxed);
+    (word & 0xffff) as usize..(word >> 16) as usize
+}
+
+/// Notes that `table` has an entry at `at`.
+#[inline(always)]
+fn widen(table: Pfn, at: usize) {
+    let word = frame::note(table);
+    let old = word.load(Ordering::Relaxed);
+    let (low, high) = (old & 0xffff, old >> 16);
+    let at = at as u64;
+    if at < low || at >= high {
+        word.store(low.min(at) | high.max(at + 1) << 16, Ordering::Relaxed);
+    }
+}
+
+/// The entries of `table` that may be filled, with their indexes.
+fn filled(table: Pfn) -> impl Iterator<Item = (usize, &'static AtomicU64)> {
+    let range = bounds(table);
+    let start = range.start;
+    mem::table(table).get(range).unwrap_or_default().iter().enumerate().map(move |(n, entry)| (start + n, entry))
+}
+
+/// Whether an entry counts as resident: the frame of zeros does not (Linux `MM_ANONPAGES`).
+#[inline(always)]
+fn is_resident(pte: Pte) -> bool {
+    pte.is_valid() && !(pte.flags().uncounted && pte.pfn() == frame::zero_frame())
+}
+
+/// How many pages and leaf tables are taken out before the TLBs are told.
+const GATHER_PAGES: usize = 64;
+const GATHER_TABLES: usize = 8;
+
+/// Frames that were unmapped, to be freed once the TLBs have forgotten them. It holds a bounded number and then flushes by
+/// itself, so unmapping needs no memory.
+pub struct Gather<'a> {
+    space: &'a AddressSpace,
+    pages: [Pfn; GATHER_PAGES],
+    page_count: usize,
+    tables: [Pfn; GATHER_TABLES],
+    table_count: usize,
+    /// The addresses between which the TLBs may still know something.
+    stale_start: u64,
+    stale_end: u64,
+    /// Resident pages removed.
     pub removed: usize,
 }
 
-impl Gather {
-    fn page(&mut self, pte: Pte) {
-        self.removed += 1;
-        if !pte.flags().uncounted {
-            self.pages.push(pte.pfn());
+impl<'a> Gather<'a> {
+    /// Nothing yet.
+    pub fn new(space: &'a AddressSpace) -> Self {
+        Self {
+            space,
+            pages: [Pfn(0); GATHER_PAGES],
+            page_count: 0,
+            tables: [Pfn(0); GATHER_TABLES],
+            table_count: 0,
+            stale_start: u64::MAX,
+            stale_end: 0,
+            removed: 0,
         }
     }
 
-    /// Frees everything. Call after the flush.
-    pub fn release(self) {
-        for pfn in self.pages {
-            frame::put(pfn);
+    fn forget(&mut self, start: u64, end: u64) {
+        self.stale_start = self.stale_start.min(start);
+        self.stale_end = self.stale_end.max(end);
+    }
+
+    fn page(&mut self, address: u64, pte: Pte) {
+        self.removed += usize::from(is_resident(pte));
+        self.forget(address, address + PAGE);
+        if pte.flags().uncounted {
+            return;
         }
-        for table in self.tables {
-            drop_leaf(table);
+        self.pages[self.page_count] = pte.pfn();
+        self.page_count += 1;
+        if self.page_count == GATHER_PAGES {
+            self.flush();
         }
+    }
+
+    fn table(&mut self, address: u64, leaf: Pfn) {
+        self.removed += resident_in(leaf);
+        self.forget(address, address + LEAF_SPAN);
+        self.tables[self.table_count] = leaf;
+        self.table_count += 1;
+        if self.table_count == GATHER_TABLES {
+            self.flush();
+        }
+    }
+
+    /// Makes the TLBs forget, then frees.
+    fn flush(&mut self) {
+        if self.stale_start < self.stale_end {
+            self.space.flush_range(self.stale_start, ((self.stale_end - self.stale_start) / PAGE) as usize);
+        }
+        (self.stale_start, self.stale_end) = (u64::MAX, 0);
+        for pfn in &self.pages[..core::mem::take(&mut self.page_count)] {
+            frame::put(*pfn);
+        }
+        for table in &self.tables[..core::mem::take(&mut self.table_count)] {
+            drop_leaf(*table);
+        }
+    }
+}
+
+impl Drop for Gather<'_> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -58,7 +156,7 @@ fn drop_leaf(leaf: Pfn) {
     if !frame::drop_reference(leaf) {
         return;
     }
-    for entry in mem::table(leaf) {
+    for (_, entry) in filled(leaf) {
         let pte = load(entry);
         if pte.is_valid() && !pte.flags().uncounted {
             frame::put(pte.pfn());
@@ -75,7 +173,7 @@ pub struct PageTable {
 impl PageTable {
     /// An empty address space.
     pub fn new() -> Result<Self> {
-        Ok(Self { root: frame::allocate_zeroed()? })
+        Ok(Self { root: new_table()? })
     }
 
     /// The level 1 table.
@@ -84,19 +182,25 @@ impl PageTable {
     }
 
     /// The level 2 entry for `address`, if there is a level 2 table.
+    #[inline(always)]
     fn level2(&self, address: u64) -> Option<&'static AtomicU64> {
         let top = load(&mem::table(self.root)[index(1, address)]);
         top.is_valid().then(|| &mem::table(top.pfn())[index(2, address)])
     }
 
-    fn level2_or_new(&self, address: u64) -> Result<&'static AtomicU64> {
-        let slot = &mem::table(self.root)[index(1, address)];
-        let mut top = load(slot);
-        if !top.is_valid() {
-            top = Pte::table(frame::allocate_zeroed()?);
-            slot.store(top.0, Ordering::Relaxed);
+    /// The level 2 table for `address`, made if need be.
+    #[inline(always)]
+    fn level2_or_new(&self, address: u64) -> Result<Pfn> {
+        let at = index(1, address);
+        let slot = &mem::table(self.root)[at];
+        let top = load(slot);
+        if top.is_valid() {
+            return Ok(top.pfn());
         }
-        Ok(&mem::table(top.pfn())[index(2, address)])
+        let fresh = new_table()?;
+        widen(self.root, at);
+        slot.store(Pte::table(fresh).0, Ordering::Release);
+        Ok(fresh)
     }
 
     /// The entry of a page as it is, empty when there is no table for it.
@@ -116,159 +220,245 @@ impl PageTable {
     }
 
     /// The leaf table for `address`, this space's own to change, made or copied if need be.
-    pub fn own_leaf(&self, address: u64, space: &AddressSpace) -> Result<&'static Entries> {
-        let slot = self.level2_or_new(address)?;
+    #[inline]
+    pub fn own_leaf(&self, address: u64, space: &AddressSpace) -> Result<Pfn> {
+        let table = self.level2_or_new(address)?;
+        let at = index(2, address);
+        let slot = &mem::table(table)[at];
         let leaf = load(slot);
         if !leaf.is_valid() {
-            let fresh = frame::allocate_zeroed()?;
-            slot.store(Pte::table(fresh).0, Ordering::Relaxed);
-            return Ok(mem::table(fresh));
+            let fresh = new_table()?;
+            widen(table, at);
+            slot.store(Pte::table(fresh).0, Ordering::Release);
+            return Ok(fresh);
         }
-        if leaf.is_shared_table() {
-            unshare(slot, leaf.pfn())?;
-            // Walk caches hold the table descriptor of the whole region, not only of this page.
-            space.flush_all();
+        if !leaf.is_shared_table() {
+            return Ok(leaf.pfn());
         }
-        Ok(mem::table(load(slot).pfn()))
-    }
-
-    /// As [`Self::own_leaf`], but `None` where nothing is mapped.
-    fn own_leaf_if_any(&self, address: u64, space: &AddressSpace) -> Result<Option<&'static Entries>> {
-        match self.level2(address).map(load) {
-            Some(leaf) if leaf.is_valid() => self.own_leaf(address, space).map(Some),
-            _ => Ok(None),
-        }
+        unshare(slot, leaf.pfn(), space)
     }
 
     /// Stores the entry of a page. True when a valid one was replaced: the caller flushes.
+    #[inline]
     pub fn set(&self, address: u64, pte: Pte, space: &AddressSpace) -> Result<bool> {
+        Ok(self.swap(address, pte, space)?.is_valid())
+    }
+
+    /// As [`Self::set`], but returns the old entry.
+    #[inline]
+    pub fn swap(&self, address: u64, pte: Pte, space: &AddressSpace) -> Result<Pte> {
         let leaf = self.own_leaf(address, space)?;
-        let old = leaf[index(3, address)].swap(pte.0, Ordering::Relaxed);
-        Ok(Pte(old).is_valid())
+        let at = index(3, address);
+        widen(leaf, at);
+        let entry = &mem::table(leaf)[at];
+        let old = load(entry);
+        // Only the holder of the lock writes here and the hardware writes nothing (no DBM): no read-modify-write.
+        entry.store(pte.0, Ordering::Release);
+        Ok(old)
     }
 
     /// Makes a copy-on-write twin: level 2 tables are copied, leaf tables shared. The caller flushes this space.
     pub fn fork(&self) -> Result<PageTable> {
         let child = PageTable::new()?;
-        for (n, slot) in mem::table(self.root).iter().enumerate() {
+        for (n, slot) in filled(self.root) {
             let top = load(slot);
             if !top.is_valid() {
                 continue;
             }
-            let table = frame::allocate_zeroed()?;
+            let table = new_table()?;
+            frame::note(table).store(frame::note(top.pfn()).load(Ordering::Relaxed), Ordering::Relaxed);
+            widen(child.root, n);
             mem::table(child.root)[n].store(Pte::table(table).0, Ordering::Relaxed);
-            for (mine, theirs) in mem::table(top.pfn()).iter().zip(mem::table(table)) {
+            for (n, mine) in filled(top.pfn()) {
                 let leaf = load(mine);
                 if leaf.is_valid() {
                     frame::get(leaf.pfn());
                     let shared = Pte::shared_table(leaf.pfn()).0;
                     mine.store(shared, Ordering::Relaxed);
-                    theirs.store(shared, Ordering::Relaxed);
+                    mem::table(table)[n].store(shared, Ordering::Relaxed);
                 }
             }
         }
         Ok(child)
     }
 
-    /// Unmaps `start..end`. Whole leaf tables go as they are, shared or not. The caller flushes, then releases.
-    pub fn unmap(&self, start: u64, end: u64, space: &AddressSpace, gather: &mut Gather) -> Result<()> {
+    /// Calls `f` with the part of `start..end` that each leaf table covers, and its level 2 entry. Regions without tables
+    /// are passed over in large steps.
+    fn for_each_leaf(
+        &self,
+        start: u64,
+        end: u64,
+        mut f: impl FnMut(&'static AtomicU64, u64, u64) -> Result<()>,
+    ) -> Result<()> {
         let mut at = start;
         while at < end {
-            let region_end = (at / LEAF_SPAN + 1) * LEAF_SPAN;
-            let stop = end.min(region_end);
-            if let Some(slot) = self.level2(at) {
-                let leaf = load(slot);
-                if leaf.is_valid() && at.is_multiple_of(LEAF_SPAN) && stop == region_end {
-                    gather.removed += present(leaf.pfn());
-                    slot.store(0, Ordering::Relaxed);
-                    gather.tables.push(leaf.pfn());
-                } else if let Some(leaf) = self.own_leaf_if_any(at, space)? {
-                    clear(leaf, at, stop, gather);
-                }
-                at = stop;
-            } else {
-                // No level 2 table: skip the gigabyte.
-                at = (at / (LEAF_SPAN * ENTRIES as u64) + 1) * (LEAF_SPAN * ENTRIES as u64);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes copies of the shared leaf tables of a range up front, so that a later [`Self::unmap`] or [`Self::update`] of
-    /// it cannot fail.
-    pub fn own_range(&self, start: u64, end: u64, space: &AddressSpace) -> Result<()> {
-        let mut at = start;
-        while at < end {
-            if self.leaf_is_shared(at) {
-                self.own_leaf(at, space)?;
-            }
-            at = (at / LEAF_SPAN + 1) * LEAF_SPAN;
-        }
-        Ok(())
-    }
-
-    /// Rewrites every valid entry of `start..end`. The caller flushes.
-    pub fn update(&self, start: u64, end: u64, space: &AddressSpace, mut change: impl FnMut(Pte) -> Pte) -> Result<()> {
-        let mut at = start;
-        while at < end {
+            let Some(slot) = self.level2(at) else {
+                at = (at / LEVEL2_SPAN + 1) * LEVEL2_SPAN;
+                continue;
+            };
             let stop = end.min((at / LEAF_SPAN + 1) * LEAF_SPAN);
-            if let Some(leaf) = self.own_leaf_if_any(at, space)? {
-                for page in (at..stop).step_by(PAGE_SIZE) {
-                    let entry = &leaf[index(3, page)];
-                    let pte = load(entry);
-                    if pte.is_valid() {
-                        entry.store(change(pte).0, Ordering::Relaxed);
-                    }
-                }
+            if load(slot).is_valid() {
+                f(slot, at, stop)?;
             }
             at = stop;
         }
         Ok(())
     }
 
+    /// Unmaps `start..end`. Whole leaf tables go as they are, shared or not.
+    pub fn unmap(&self, start: u64, end: u64, gather: &mut Gather<'_>) -> Result<()> {
+        self.for_each_leaf(start, end, |slot, from, to| {
+            if to - from == LEAF_SPAN {
+                let leaf = load(slot).pfn();
+                slot.store(0, Ordering::Relaxed);
+                gather.table(from, leaf);
+            } else {
+                clear(self.own_leaf(from, gather.space)?, from, to, gather);
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes copies of the shared leaf tables of a range up front, so that a later [`Self::update`] of it cannot fail.
+    pub fn own_range(&self, start: u64, end: u64, space: &AddressSpace) -> Result<()> {
+        self.for_each_leaf(start, end, |slot, from, _| {
+            if load(slot).is_shared_table() {
+                self.own_leaf(from, space)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Self::own_range`], for [`Self::unmap`]: only tables that keep a part are needed.
+    pub fn own_edges(&self, start: u64, end: u64, space: &AddressSpace) -> Result<()> {
+        let cut = |at: u64| {
+            let region = at / LEAF_SPAN * LEAF_SPAN;
+            let whole = start <= region && region + LEAF_SPAN <= end;
+            if whole { Ok(()) } else { self.own_range(at, at + 1, space) }
+        };
+        cut(start)?;
+        cut(end - 1)
+    }
+
+    /// Rewrites every valid entry of `start..end`. True when there was one: the caller flushes.
+    pub fn update(
+        &self,
+        start: u64,
+        end: u64,
+        space: &AddressSpace,
+        mut change: impl FnMut(Pte) -> Pte,
+    ) -> Result<bool> {
+        let mut changed = false;
+        self.for_each_leaf(start, end, |_, from, to| {
+            let leaf = self.own_leaf(from, space)?;
+            for (_, entry) in filled_between(leaf, from, to) {
+                let pte = load(entry);
+                if pte.is_valid() {
+                    entry.store(change(pte).0, Ordering::Relaxed);
+                    changed = true;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(changed)
+    }
+
+    /// Calls `f` with every valid entry of `start..end`.
+    pub fn for_each(&self, start: u64, end: u64, mut f: impl FnMut(Pte)) {
+        let walked = self.for_each_leaf(start, end, |slot, from, to| {
+            for (_, entry) in filled_between(load(slot).pfn(), from, to) {
+                let pte = load(entry);
+                if pte.is_valid() {
+                    f(pte);
+                }
+            }
+            Ok(())
+        });
+        debug_assert!(walked.is_ok());
+    }
+
+    /// Resident pages of `start..end`.
+    pub fn count_resident(&self, start: u64, end: u64) -> u64 {
+        let mut count = 0;
+        self.for_each(start, end, |pte| count += u64::from(is_resident(pte)));
+        count
+    }
+
     /// Moves the entries of `from..from + length` to `to`, page by page. The caller flushes the old range.
     pub fn relocate(&self, from: u64, to: u64, length: u64, space: &AddressSpace) -> Result<()> {
         // Everything that can fail first: tables of both ranges.
-        for offset in (0..length).step_by(PAGE_SIZE) {
-            if self.lookup(from + offset).is_valid() {
-                self.own_leaf(from + offset, space)?;
-                self.own_leaf(to + offset, space)?;
+        self.for_each_leaf(from, from + length, |_, start, end| {
+            self.own_leaf(start, space)?;
+            let mut target = start - from + to;
+            while target < end - from + to {
+                self.own_leaf(target, space)?;
+                target = (target / LEAF_SPAN + 1) * LEAF_SPAN;
             }
-        }
-        for offset in (0..length).step_by(PAGE_SIZE) {
-            if self.lookup(from + offset).is_valid() {
-                let source = self.own_leaf(from + offset, space)?;
-                let target = self.own_leaf(to + offset, space)?;
-                let pte = source[index(3, from + offset)].swap(0, Ordering::Relaxed);
-                target[index(3, to + offset)].store(pte, Ordering::Relaxed);
+            Ok(())
+        })?;
+        self.for_each_leaf(from, from + length, |_, start, end| {
+            let source = self.own_leaf(start, space)?;
+            for (page, entry) in filled_between(source, start, end) {
+                let pte = load(entry);
+                if pte.is_valid() {
+                    entry.store(0, Ordering::Relaxed);
+                    self.set(page - from + to, pte, space)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
-fn present(leaf: Pfn) -> usize {
-    mem::table(leaf).iter().filter(|entry| load(entry).is_valid()).count()
+/// The entries of `leaf` that may be filled and lie in `start..end`, with the addresses of their pages.
+fn filled_between(leaf: Pfn, start: u64, end: u64) -> impl Iterator<Item = (u64, &'static AtomicU64)> {
+    let region = start / LEAF_SPAN * LEAF_SPAN;
+    let known = bounds(leaf);
+    let first = known.start.max(index(3, start));
+    let last = known.end.min(((end - region) / PAGE) as usize);
+    let entries = mem::table(leaf).get(first..last).unwrap_or_default();
+    entries.iter().enumerate().map(move |(n, entry)| (region + (first + n) as u64 * PAGE, entry))
 }
 
-fn clear(leaf: &Entries, start: u64, end: u64, gather: &mut Gather) {
-    for page in (start..end).step_by(PAGE as usize) {
-        let pte = Pte(leaf[index(3, page)].swap(0, Ordering::Relaxed));
+/// Stores what `make` returns as the entry of `page` in its own `leaf`, if that is empty. The caller publishes.
+pub(super) fn fill(leaf: Pfn, page: u64, make: impl FnOnce() -> Pte) -> bool {
+    let at = index(3, page);
+    let entry = &mem::table(leaf)[at];
+    if load(entry).is_valid() {
+        return false;
+    }
+    widen(leaf, at);
+    entry.store(make().0, Ordering::Release);
+    true
+}
+
+fn resident_in(leaf: Pfn) -> usize {
+    filled(leaf).filter(|(_, entry)| is_resident(load(entry))).count()
+}
+
+fn clear(leaf: Pfn, start: u64, end: u64, gather: &mut Gather<'_>) {
+    for (page, entry) in filled_between(leaf, start, end) {
+        let pte = load(entry);
         if pte.is_valid() {
-            gather.page(pte);
+            entry.store(0, Ordering::Relaxed);
+            gather.page(page, pte);
         }
     }
 }
 
 /// Takes the shared leaf table of `slot` for this space: the table itself for the last sharer, else a copy in which, as in
-/// the original, private pages are copied before they are written.
-fn unshare(slot: &AtomicU64, leaf: Pfn) -> Result<()> {
+/// the original, private pages are copied before they are written. Walk caches hold the table descriptor of the whole
+/// region, not only of one page, so the whole space is flushed, before the old table can be freed.
+fn unshare(slot: &AtomicU64, leaf: Pfn, space: &AddressSpace) -> Result<Pfn> {
     if frame::references(leaf) == 1 {
         slot.store(Pte::table(leaf).0, Ordering::Relaxed);
-        return Ok(());
+        space.flush_all();
+        return Ok(leaf);
     }
     let copy = frame::allocate_zeroed()?;
-    for (theirs, mine) in mem::table(leaf).iter().zip(mem::table(copy)) {
+    frame::note(copy).store(frame::note(leaf).load(Ordering::Relaxed), Ordering::Relaxed);
+    let mine = mem::table(copy);
+    for (n, theirs) in filled(leaf) {
         let mut pte = load(theirs);
         if !pte.is_valid() {
             continue;
@@ -282,21 +472,22 @@ fn unshare(slot: &AtomicU64, leaf: Pfn) -> Result<()> {
         if !flags.uncounted {
             frame::get(pte.pfn());
         }
-        mine.store(pte.0, Ordering::Relaxed);
+        mine[n].store(pte.0, Ordering::Relaxed);
     }
-    slot.store(Pte::table(copy).0, Ordering::Relaxed);
+    slot.store(Pte::table(copy).0, Ordering::Release);
+    space.flush_all();
     drop_leaf(leaf);
-    Ok(())
+    Ok(copy)
 }
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        for slot in mem::table(self.root) {
+        for (_, slot) in filled(self.root) {
             let top = load(slot);
             if !top.is_valid() {
                 continue;
             }
-            for slot in mem::table(top.pfn()) {
+            for (_, slot) in filled(top.pfn()) {
                 let leaf = load(slot);
                 if leaf.is_valid() {
                     drop_leaf(leaf.pfn());

@@ -123,6 +123,10 @@ impl Image {
             if start < MMAP_MIN_ADDR {
                 return Err(Errno::EPERM);
             }
+            // Nothing may be there yet, the stack above all (Linux maps with MAP_FIXED_NOREPLACE).
+            let whole = Placement::FixedNoReplace(start);
+            mm.map(MapRequest::anonymous(whole, end - start, Protection::default()))?;
+            mm.unmap(start, end - start)?;
             0
         } else {
             // Reserve the whole span, then map the segments into it.
@@ -132,7 +136,8 @@ impl Image {
             let padded = length + if align > PAGE { align } else { 0 };
             let reserved = mm.map(MapRequest::anonymous(wish, padded, Protection::default()))?;
             mm.unmap(reserved, padded)?;
-            reserved.next_multiple_of(align) - start
+            // A program that is linked for a high address moves down: addresses wrap.
+            reserved.next_multiple_of(align).wrapping_sub(start)
         };
         let mut marks = Marks { start_code: u64::MAX, start_data: 0, ..Marks::default() };
         for segment in self.loads() {
@@ -159,7 +164,7 @@ impl Image {
             write: segment.p_flags & PF_W != 0,
             exec: segment.p_flags & PF_X != 0,
         };
-        let address = bias + segment.p_vaddr;
+        let address = bias.wrapping_add(segment.p_vaddr);
         let start = address / PAGE * PAGE;
         let file_end = address + segment.p_filesz;
         let memory_end = (address + segment.p_memsz).next_multiple_of(PAGE);
@@ -187,7 +192,7 @@ impl Image {
 }
 
 fn note_marks(marks: &mut Marks, segment: &ProgramHeader, bias: u64) {
-    let start = bias + segment.p_vaddr;
+    let start = bias.wrapping_add(segment.p_vaddr);
     marks.start_code = marks.start_code.min(start);
     marks.start_data = marks.start_data.max(start);
     if segment.p_flags & PF_X != 0 {

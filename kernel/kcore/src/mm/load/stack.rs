@@ -121,9 +121,8 @@ impl StackBuilder {
         let length = text.len() as u64 + 1;
         self.charge(length)?;
         self.at -= length;
+        // Bytes below what was written are fresh zeros, so the NUL is there already.
         put(mm, self.at, text)?;
-        // The page is fresh or holds what was written above, so the NUL must be stored too.
-        put(mm, self.at + length - 1, &[0])?;
         Ok(self.at)
     }
 

@@ -12,7 +12,7 @@ const RW: u32 = PROT_READ | PROT_WRITE;
 
 /// Runs `story` on 2, 3 and 4 CPUs with many seeds.
 fn on_many(seeds: u64, story: impl Fn(&mut User) + Clone + 'static) {
-    for seed in 0..seeds {
+    for seed in 0..seeds * crate::rounds() / 2 {
         for cpus in [2, 3, 4] {
             eprintln!("seed {seed}, {cpus} CPUs");
             Machine::interleaved(cpus, seed).run(story.clone());

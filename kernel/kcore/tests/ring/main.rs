@@ -51,3 +51,8 @@ const fn bit(signal: u32) -> u64 {
 }
 
 const MS: u64 = 1_000_000;
+
+/// How many seeds to try: more with `DRUPE_FUZZ_ROUNDS`.
+fn rounds() -> u64 {
+    std::env::var("DRUPE_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
+}

@@ -77,7 +77,11 @@ impl Bench {
         let mut machine = Machine::start(boot.command(&self.outfit, &self.options, Console::Pipes), time)?;
         machine.close_input();
         machine.expect("=== CMD END status=")?;
-        machine.expect_end()?;
+        machine.expect(" ===")?;
+        // Debian's Linux has no driver that could switch this machine off.
+        if !self.options.boots_linux() {
+            machine.expect_end()?;
+        }
         Ok(machine.console())
     }
 

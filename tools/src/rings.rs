@@ -134,7 +134,7 @@ fn cargo_test_totals(output: &str) -> Totals {
 fn abi_here(outfit: &setup::Outfit) -> Result<Totals> {
     let program = initramfs::user_program("abitest")?;
     let mut command = Command::new("timeout");
-    command.arg("300").arg(&outfit.qemu_user).arg(program);
+    command.arg("300").arg(&outfit.qemu_user).arg(program).arg("all");
     let step = Step::start("ABI programs on this machine's Linux");
     let (output, success) = steps::watch(&mut command, |line| step.note(line))?;
     step.done("");
@@ -143,18 +143,18 @@ fn abi_here(outfit: &setup::Outfit) -> Result<Totals> {
 
 fn abi_on_drupe(bench: &Bench) -> Result<Totals> {
     let step = Step::start("ABI programs on Drupe");
-    let console = bench.boot_command("/usr/bin/abitest", &[]);
+    let console = bench.boot_command("/usr/bin/abitest all", &[]);
     step.done("");
     let console = console?;
     let output = scenarios::between_marks(&console)?;
     abi_totals(output, console.contains("=== CMD END status=0 ==="))
 }
 
-/// One line per case: `ok NAME`, or `FAIL NAME: REASON`.
+/// One line per case: `ok NAME`, or `not ok NAME: REASON`.
 fn abi_totals(output: &str, success: bool) -> Result<Totals> {
     let count = |mark: &str| output.lines().filter(|line| line.starts_with(mark)).count() as u64;
-    let totals = Totals { passed: count("ok "), failed: count("FAIL ") };
-    for line in output.lines().filter(|line| line.starts_with("FAIL ")) {
+    let totals = Totals { passed: count("ok "), failed: count("not ok ") };
+    for line in output.lines().filter(|line| line.starts_with("not ok ")) {
         println!("{line}");
     }
     if totals.failed == 0 && (!success || totals.passed == 0) {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_abi_run_without_an_end_is_an_error() {
-        assert_eq!(abi_totals("ok fork\nFAIL exec: errno\n", false).unwrap(), Totals { passed: 1, failed: 1 });
+        assert_eq!(abi_totals("ok fork\nnot ok exec: errno\n", false).unwrap(), Totals { passed: 1, failed: 1 });
         assert!(abi_totals("ok fork\n", false).is_err());
         assert!(abi_totals("", true).is_err());
     }

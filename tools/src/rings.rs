@@ -134,7 +134,8 @@ fn cargo_test_totals(output: &str) -> Totals {
 fn abi_here(outfit: &setup::Outfit) -> Result<Totals> {
     let program = initramfs::user_program("abitest")?;
     let mut command = Command::new("timeout");
-    command.arg("300").arg(&outfit.qemu_user).arg(program).arg("all");
+    // The emulator has its own idea of some calls: abitest leaves those out when it is told.
+    command.arg("300").arg(&outfit.qemu_user).arg(program).arg("all").env("ABITEST_QEMU_USER", "1");
     let step = Step::start("ABI programs on this machine's Linux");
     let (output, success) = steps::watch(&mut command, |line| step.note(line))?;
     step.done("");

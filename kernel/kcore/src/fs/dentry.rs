@@ -83,13 +83,13 @@ impl Default for NameHash {
 impl NameHash {
     /// With one more byte.
     #[inline(always)]
-    pub fn add(self, byte: u8) -> Self {
+    pub fn with(self, byte: u8) -> Self {
         Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
     /// Of a whole name.
     pub fn of(name: &[u8]) -> Self {
-        name.iter().fold(Self::default(), |hash, byte| hash.add(*byte))
+        name.iter().fold(Self::default(), |hash, byte| hash.with(*byte))
     }
 }
 
@@ -395,5 +395,17 @@ impl Dentry {
         };
         self.detach(&found);
         Ok(())
+    }
+}
+
+impl Drop for Dentry {
+    /// Drops the chain of parents that this was the last user of in a loop: it may be thousands long, and the kernel stack
+    /// is not.
+    fn drop(&mut self) {
+        let mut next = self.place.get_mut().parent.take();
+        while let Some(parent) = next {
+            let Some(mut parent) = Arc::into_inner(parent) else { return };
+            next = parent.place.get_mut().parent.take();
+        }
     }
 }

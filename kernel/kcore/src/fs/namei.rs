@@ -112,7 +112,7 @@ fn scan(text: &[u8], position: usize) -> Component {
     let mut hash = NameHash::default();
     let mut end = start;
     while let Some(byte) = text.get(end).filter(|byte| **byte != b'/') {
-        hash = hash.add(*byte);
+        hash = hash.with(*byte);
         end += 1;
     }
     Component { start, end, hash }

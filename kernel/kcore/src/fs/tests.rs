@@ -236,6 +236,7 @@ fn making_says_what_linux_says() {
         assert_eq!(create::make(as_user(&someone), b"/d/x", &file).err(), Some(Errno::EACCES));
         assert_eq!(create::make(as_user(&someone), b"/d/new", &file).err(), Some(Errno::EEXIST));
         assert_eq!(root.nlink("/d"), 3);
+        assert_eq!(root.find("/d").unwrap().dentry.inode().size(), 60);
     });
 }
 
@@ -467,6 +468,24 @@ fn mounts_cover_move_and_go() {
         assert_eq!(root.read("/b/seen").as_deref(), Ok("2"));
         assert_eq!(namespace.unmount(root.find("/b").unwrap(), false), Ok(()));
         assert_eq!(root.list("/b"), [".", ".."]);
+    });
+}
+
+#[test]
+fn a_very_deep_tree_goes_without_deep_recursion() {
+    on_machine(|| {
+        let root = Root::new();
+        root.mkdir("/m").unwrap();
+        drop(root.mount_tmpfs("/m", "nr_inodes=0"));
+        let mut place = root.find("/m").unwrap();
+        let node = Node { mode: s::S_IFDIR | 0o755, rdev: 0, target: b"" };
+        for _ in 0..30_000 {
+            let inside = WalkContext { base: place, ..root.cx() };
+            place = create::make(inside, b"d", &node).unwrap();
+        }
+        drop(place);
+        mount::initial_namespace().unmount(root.find("/m").unwrap(), true).unwrap();
+        assert_eq!(root.list("/m"), [".", ".."]);
     });
 }
 

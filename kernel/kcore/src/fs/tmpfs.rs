@@ -35,8 +35,10 @@ static ROOTFS: FsType = FsType { name: "rootfs", mount: super::pseudo::not_mount
 
 /// Largest file (Linux `MAX_LFS_FILESIZE`).
 const MAX_FILE_SIZE: u64 = i64::MAX as u64;
-/// What an inode is reckoned at against the limit of inodes: Linux's default is one for each page of low memory, halved.
+/// A limit that is none (tmpfs(5)).
 const UNLIMITED: u64 = 0;
+/// What an entry adds to the size of its directory in stat(2) (Linux `BOGO_DIRENT_SIZE`); `.` and `..` count too.
+const BOGO_DIRENT_SIZE: i64 = 20;
 
 /// Options of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +215,7 @@ impl InodeOps for TmpfsInode {
         if inode.is_dir() {
             dir.add_links(1);
         }
-        dir.touch_modified();
+        entries_changed(dir, 1);
         Ok(inode)
     }
 
@@ -227,14 +229,14 @@ impl InodeOps for TmpfsInode {
     fn link(&self, dir: &Arc<Inode>, _name: &[u8], inode: &Arc<Inode>) -> Result<()> {
         inode.add_links(1);
         inode.touch_changed();
-        dir.touch_modified();
+        entries_changed(dir, 1);
         Ok(())
     }
 
     fn unlink(&self, dir: &Arc<Inode>, _name: &[u8], inode: &Arc<Inode>) -> Result<()> {
         inode.add_links(-1);
         inode.touch_changed();
-        dir.touch_modified();
+        entries_changed(dir, -1);
         Ok(())
     }
 
@@ -242,7 +244,7 @@ impl InodeOps for TmpfsInode {
         inode.add_links(-2);
         dir.add_links(-1);
         inode.touch_changed();
-        dir.touch_modified();
+        entries_changed(dir, -1);
         Ok(())
     }
 
@@ -264,8 +266,9 @@ impl InodeOps for TmpfsInode {
             }
         }
         change.inode.touch_changed();
-        change.old_dir.touch_modified();
-        change.new_dir.touch_modified();
+        let gone = i64::from(!change.exchange);
+        entries_changed(change.old_dir, -gone);
+        entries_changed(change.new_dir, if change.target.is_none() { gone } else { 0 });
         Ok(())
     }
 
@@ -332,8 +335,16 @@ fn make_inode(
     let inode = Inode::new(sb.clone(), parts, Box::new(ops));
     if is_link {
         inode.set_plain_size(node.target.len() as u64);
+    } else if inode.is_dir() {
+        inode.set_plain_size(2 * BOGO_DIRENT_SIZE.cast_unsigned());
     }
     Ok(inode)
+}
+
+/// A directory got or lost entries.
+fn entries_changed(dir: &Inode, by: i64) {
+    dir.set_plain_size(dir.size().saturating_add_signed(by * BOGO_DIRENT_SIZE));
+    dir.touch_modified();
 }
 
 /// A new instance of `fs_type` that keeps its files as tmpfs does.
@@ -374,7 +385,7 @@ pub(super) fn new_rootfs() -> Arc<Mount> {
 pub fn enter_file(dir: &Arc<Dentry>, name: &[u8], node: &NewNode<'_>, mapping: Arc<Mapping>) -> Result<Arc<Dentry>> {
     let parent = dir.inode().ops_as::<TmpfsInode>().ok_or(Errno::EINVAL)?;
     let inode = make_inode(&dir.inode().sb, &parent.space, node, Some(mapping))?;
-    dir.inode().touch_modified();
+    entries_changed(dir.inode(), 1);
     Ok(dir.attach(name, inode))
 }
 

@@ -79,6 +79,23 @@ pub fn preempt_enable_no_resched() {
     arch::preempt_enable_no_resched();
 }
 
+/// Puts back the mask and lowers the preempt count: the end of an [`crate::sync::IrqLock`]'s section. An interrupt that
+/// waited for it comes with the count lowered, so that the timer's is not put off again.
+#[inline(always)]
+pub(crate) fn leave_irq_section(saved: usize) {
+    #[cfg(target_os = "none")]
+    {
+        arch::preempt_enable_no_resched();
+        arch::irq_restore(saved);
+        arch::preempt_check();
+    }
+    #[cfg(not(target_os = "none"))]
+    {
+        arch::irq_restore(saved);
+        arch::preempt_enable();
+    }
+}
+
 /// The preempt count of the current thread.
 #[inline(always)]
 pub fn preempt_count() -> u32 {

@@ -240,8 +240,7 @@ impl<T: ?Sized> Drop for IrqGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         self.lock.raw.release();
-        cpu::irq_restore(self.saved);
-        cpu::preempt_enable();
+        cpu::leave_irq_section(self.saved);
     }
 }
 

@@ -118,7 +118,7 @@ pub struct Handlers {
     pub return_to_user: fn(&mut UserFrame),
     /// A device interrupt, interrupts masked: the board's interrupt controller is asked and drivers are run.
     pub interrupt: fn(),
-    /// The per-CPU deadline of [`crate::timer`] passed, interrupts masked.
+    /// The per-CPU deadline of [`crate::timer`] passed, interrupts masked; the interrupted code holds no spin lock.
     pub timer: fn(),
     /// Another CPU called [`crate::cpu::send_ipi`], interrupts masked.
     pub ipi: fn(),

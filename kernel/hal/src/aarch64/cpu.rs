@@ -109,6 +109,12 @@ pub fn preempt_enable_no_resched() {
 #[inline(always)]
 pub fn preempt_enable() {
     preempt_enable_no_resched();
+    preempt_check();
+}
+
+/// Lets a reschedule that is due happen, if nothing forbids it.
+#[inline(always)]
+pub fn preempt_check() {
     let thread = current();
     if thread.arch.preempt_count.load(Ordering::Relaxed) == 0
         && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0

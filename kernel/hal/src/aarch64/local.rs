@@ -81,6 +81,18 @@ pub(super) extern "C" fn handle_fiq() {
     }
 }
 
+/// What a timer calls may take locks that are not masked against interrupts (a signal looks at the receiver's credentials).
+/// So the timer's work waits until the interrupted code holds no spin lock: Linux has softirqs for that; here the timer
+/// interrupts again a moment later, which is rare, because what holds a lock that interrupts take has them masked.
+fn timer_expired() {
+    const MOMENT_NS: u64 = 20_000;
+    if super::preempt_count() > 0 {
+        return timer::set_deadline(timer::now_ns() + MOMENT_NS);
+    }
+    timer::stop();
+    (trap::handlers().timer)();
+}
+
 /// An IRQ of this core: mailbox, timer, or a device behind the other controllers.
 pub(super) fn handle_interrupt() {
     let cpu = super::cpu_id() as u64;
@@ -90,8 +102,7 @@ pub(super) fn handle_interrupt() {
         (trap::handlers().ipi)();
     }
     if source & VIRTUAL_TIMER != 0 {
-        timer::stop();
-        (trap::handlers().timer)();
+        timer_expired();
     }
     if source & !(MAILBOX_0 | VIRTUAL_TIMER) != 0 {
         (trap::handlers().interrupt)();

@@ -22,8 +22,8 @@ mod vdso;
 
 pub use context::{ThreadContext, current, has_current, set_current, switch};
 pub use cpu::{
-    cpu_id, entropy, identification, irq_enable, irq_restore, irq_save, irqs_enabled, online_mask, preempt_count, preempt_disable,
-    preempt_enable, preempt_enable_no_resched, relax, wait_for_interrupt,
+    cpu_id, entropy, identification, irq_enable, irq_restore, irq_save, irqs_enabled, online_mask, preempt_check,
+    preempt_count, preempt_disable, preempt_enable, preempt_enable_no_resched, relax, wait_for_interrupt,
 };
 pub use heap::heap_usage;
 pub use local::send_ipi;

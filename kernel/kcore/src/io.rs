@@ -138,7 +138,8 @@ impl<'a> IoDst<'a> {
                 let n = want.min(run.length);
                 let outcome = step(Target::User(run.address), done, n);
                 let moved = outcome.err().unwrap_or(n);
-                run.address += moved as u64;
+                // An address that nothing looked at (/dev/null) may be anything.
+                run.address = run.address.wrapping_add(moved as u64);
                 run.length -= moved;
                 (n, outcome)
             };
@@ -236,7 +237,8 @@ impl<'a> IoSrc<'a> {
                 let n = want.min(run.length);
                 let outcome = step(Origin::User(run.address), done, n);
                 let moved = outcome.err().unwrap_or(n);
-                run.address += moved as u64;
+                // An address that nothing looked at (/dev/null) may be anything.
+                run.address = run.address.wrapping_add(moved as u64);
                 run.length -= moved;
                 (n, outcome)
             };

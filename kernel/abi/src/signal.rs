@@ -152,6 +152,11 @@ impl SigInfo {
         info
     }
 
+    /// Sets the overruns of a [`Self::timer`] signal, which are known when it is taken.
+    pub fn set_overruns(&mut self, overruns: i32) {
+        self.fields[1] = overruns.cast_unsigned();
+    }
+
     /// `si_signo`.
     pub fn signal(&self) -> u32 {
         self.si_signo.cast_unsigned()

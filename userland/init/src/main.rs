@@ -31,6 +31,7 @@ fn first_process() -> ! {
     if let Err(error) = sys::block(service::SIGNALS) {
         eprintln!("init: sigprocmask: {error}");
     }
+    setup::clock();
     setup::system();
     let action = match std::fs::read_to_string(service::COMMAND_FILE) {
         Ok(script) => service::command(&script).err().unwrap_or(Action::PowerOff),

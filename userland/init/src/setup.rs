@@ -18,6 +18,19 @@ struct Mount {
 
 const PLAIN: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
+/// A Pi has no clock that runs while it is off: time begins at the youngest time that is known for sure, when this program
+/// was put into the root file system.
+pub fn clock() {
+    let built = fs::metadata("/init").and_then(|file| file.modified());
+    if let Ok(built) = built
+        && std::time::SystemTime::now() < built
+        && let Ok(age) = built.duration_since(std::time::UNIX_EPOCH)
+        && let Err(error) = sys::set_clock(age)
+    {
+        eprintln!("init: clock: {error}");
+    }
+}
+
 /// In this order: the terminals need /dev.
 const MOUNTS: &[Mount] = &[
     Mount { kind: c"proc", target: c"/proc", flags: PLAIN, options: c"" },

@@ -163,3 +163,13 @@ pub fn spawn(command: &mut Command) -> std::io::Result<u32> {
         child => u32::try_from(child).map_err(|_| Error::last_os_error()),
     }
 }
+
+/// `clock_settime(2)`: real time since 1970.
+pub fn set_clock(age: std::time::Duration) -> std::io::Result<()> {
+    let now = libc::timespec { tv_sec: age.as_secs().cast_signed(), tv_nsec: age.subsec_nanos().into() };
+    // SAFETY: the call reads one structure.
+    match unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}

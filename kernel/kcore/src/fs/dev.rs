@@ -20,12 +20,12 @@ use super::poll::{PollTable, watch_all};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::printk::{self, Next, Position};
+use crate::random;
 use crate::sync::order;
 use crate::task::{TaskState, current};
 use crate::tty::file::OpenMode;
 use crate::tty::pty::{PtyTable, SLAVE_MAJOR};
 use crate::tty::{self, OpenTty};
-use crate::random;
 
 /// A node of `/dev` that the kernel makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,10 +147,11 @@ fn read_zeros(dst: &mut IoDst<'_>) -> Result<usize> {
         if done > 0 && current().signal_pending() {
             break;
         }
-        let stored = dst.put_zeros(dst.remaining().min(1 << 16))?;
-        done += stored;
-        if stored == 0 {
-            break;
+        let want = dst.remaining().min(1 << 16);
+        match dst.put_zeros(want) {
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+            Ok(stored) => done += stored,
         }
     }
     Ok(done)

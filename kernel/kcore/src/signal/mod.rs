@@ -405,21 +405,31 @@ pub fn take_from_set(set: SigSet) -> Option<SigInfo> {
 
 /// Takes the next signal that `blocked` lets through.
 pub(crate) fn dequeue(task: &Task, blocked: SigSet) -> Option<SigInfo> {
-    if task.signals.pending_mask() & !blocked != 0 {
-        let mut queue = task.signals.queue.lock();
-        let info = queue.take(blocked);
-        task.signals.mask.store(queue.mask, Ordering::SeqCst);
-        if info.is_some() {
-            return info;
-        }
+    let mut info = dequeue_private(task, blocked).or_else(|| dequeue_shared(task, blocked))?;
+    if info.code() == s::SI_TIMER {
+        crate::time::process_timers::signal_taken(&task.group, &mut info);
     }
-    if task.group.signals.pending_mask() & !blocked != 0 {
-        let mut state = task.group.signals.state.lock();
-        let info = state.pending.take(blocked);
-        task.group.signals.mirror(&state);
-        return info;
+    Some(info)
+}
+
+fn dequeue_private(task: &Task, blocked: SigSet) -> Option<SigInfo> {
+    if task.signals.pending_mask() & !blocked == 0 {
+        return None;
     }
-    None
+    let mut queue = task.signals.queue.lock();
+    let info = queue.take(blocked);
+    task.signals.mask.store(queue.mask, Ordering::SeqCst);
+    info
+}
+
+fn dequeue_shared(task: &Task, blocked: SigSet) -> Option<SigInfo> {
+    if task.group.signals.pending_mask() & !blocked == 0 {
+        return None;
+    }
+    let mut state = task.group.signals.state.lock();
+    let info = state.pending.take(blocked);
+    task.group.signals.mirror(&state);
+    info
 }
 
 /// All pending signals that the current thread blocks (sigpending(2)).

@@ -54,6 +54,8 @@ fn leave(status: i32) {
     }
     let last = task.group.live.fetch_sub(1, Ordering::SeqCst) == 1;
     if last {
+        // Without an exit_group the last thread decides for the process (Linux `synchronize_group_exit`).
+        task.group.signals.state.lock().exiting.get_or_insert(status);
         if task.group.pid.own_number() == 1 && !task.is_kernel_thread() {
             panic!("Attempted to kill init! exitcode={status:#010x}");
         }

@@ -124,7 +124,8 @@ fn report_of(tree: &Tree, id: NodeId, options: u32) -> Option<Report> {
 
 fn zombie_usage(node: &tree::Node) -> Usage {
     let threads = node.threads.iter().map(|thread| thread.times.snapshot());
-    let own = threads.fold(node.group.dead_threads.snapshot(), Usage::plus);
+    let mut own = threads.fold(node.group.dead_threads.snapshot(), Usage::plus);
+    own.max_rss_kib = node.group.max_rss_kib.load(Ordering::Relaxed);
     own.plus(*node.group.children.lock())
 }
 

@@ -260,7 +260,12 @@ pub struct PosixTimer {
     group: Weak<ThreadGroup>,
     timer: spin::Once<Arc<Timer>>,
     interval_ns: AtomicU64,
+    /// Expiries while the timer's signal was pending: no second signal is queued for them (timer_getoverrun(2)).
+    waiting: AtomicU64,
+    /// Of the signal that was taken last.
     overruns: AtomicU64,
+    /// The signal is queued and was not taken.
+    queued: AtomicBool,
 }
 
 impl TimerCallback for PosixTimer {
@@ -272,7 +277,12 @@ impl TimerCallback for PosixTimer {
         if let Some(missed) = missed {
             timer.start(timer.deadline_ns() + (missed + 1) * interval);
         }
-        self.overruns.store(missed.unwrap_or(0), Ordering::Relaxed);
+        // What is queued may have been dropped since: ignored, or flushed by a change of handler.
+        if self.queued.swap(true, Ordering::AcqRel) && self.is_pending() {
+            self.waiting.fetch_add(1 + missed.unwrap_or(0), Ordering::Relaxed);
+            return;
+        }
+        self.waiting.store(missed.unwrap_or(0), Ordering::Relaxed);
         let Some(group) = self.group.upgrade() else { return };
         match self.notify {
             Notify::None => {}
@@ -287,9 +297,30 @@ impl TimerCallback for PosixTimer {
 }
 
 impl PosixTimer {
-    fn info(&self, signal: u32, value: u64) -> SigInfo {
-        SigInfo::timer(signal, SI_TIMER, self.id, self.overruns.load(Ordering::Relaxed) as i32, value)
+    fn is_pending(&self) -> bool {
+        match self.notify {
+            Notify::None => false,
+            Notify::Process { signal, .. } => {
+                self.group.upgrade().is_some_and(|group| group.signals.pending_mask() & signal::bit(signal) != 0)
+            }
+            Notify::Thread { signal, tid, .. } => {
+                crate::task::find_global(tid).is_some_and(|task| task.signals.pending_mask() & signal::bit(signal) != 0)
+            }
+        }
     }
+
+    fn info(&self, signal: u32, value: u64) -> SigInfo {
+        SigInfo::timer(signal, SI_TIMER, self.id, 0, value)
+    }
+}
+
+/// A timer's signal is being taken: fills in how many expiries it stands for beyond the first.
+pub fn signal_taken(group: &ThreadGroup, info: &mut SigInfo) {
+    let Ok(posix) = find(group, info.pid()) else { return };
+    let overruns = posix.waiting.swap(0, Ordering::Relaxed).min(i32::MAX as u64);
+    posix.overruns.store(overruns, Ordering::Relaxed);
+    posix.queued.store(false, Ordering::Release);
+    info.set_overruns(i32::try_from(overruns).unwrap_or(i32::MAX));
 }
 
 /// timer_create(2): the smallest free id.
@@ -303,7 +334,9 @@ pub fn create(group: &Arc<ThreadGroup>, clock: i32, notify: impl FnOnce(i32) -> 
         group: Arc::downgrade(group),
         timer: spin::Once::new(),
         interval_ns: AtomicU64::new(0),
+        waiting: AtomicU64::new(0),
         overruns: AtomicU64::new(0),
+        queued: AtomicBool::new(false),
     });
     let weak = Arc::downgrade(&timer);
     timer.timer.call_once(|| Timer::call(weak));
@@ -338,6 +371,7 @@ pub fn set(group: &ThreadGroup, id: i32, flags: i32, new: &Itimerspec) -> Result
     let timer = posix.timer.get().expect("made with the object");
     timer.cancel();
     posix.overruns.store(0, Ordering::Relaxed);
+    posix.waiting.store(0, Ordering::Relaxed);
     posix.interval_ns.store(interval, Ordering::Relaxed);
     if value > 0 {
         let now = clock::monotonic_ns();

@@ -151,7 +151,9 @@ pub(crate) fn set_foreground(tty: &Tty, number: i32) -> Result<()> {
     }
     let pgrp = task.namespaces().pid_for_lookup().find(number).ok_or(Errno::ESRCH)?;
     let tree = tree::lock();
-    let member = tree.group_members(pgrp.global()).next().ok_or(Errno::ESRCH)?;
+    // A number that names a process but no group has that process's session (Linux `session_of_pgrp`).
+    let alone = || pgrp.task().and_then(|task| tree.find(&task.group));
+    let member = tree.group_members(pgrp.global()).next().or_else(alone).ok_or(Errno::ESRCH)?;
     if tree.node(member).session.global() != session {
         return Err(Errno::EPERM);
     }

@@ -21,7 +21,7 @@ use hal::sync::{IrqLock, SpinLock};
 use hal::thread::work;
 
 use crate::Result;
-use crate::sync::order;
+use crate::sync::{WaitQueue, order};
 use crate::task::{Task, current};
 
 pub use send::{force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info};
@@ -160,12 +160,18 @@ pub struct GroupSignals {
     pub(crate) state: IrqLock<GroupState>,
     /// Mirrors the shared pending set.
     mask: AtomicU64,
+    /// Woken when a signal was queued for the process or one of its threads: signalfds poll here (Linux `signalfd_wqh`).
+    pub(crate) arrivals: WaitQueue,
 }
 
 impl GroupSignals {
     /// Nothing pending.
     pub fn new() -> Self {
-        Self { state: IrqLock::new(order::SIGHAND, GroupState::default()), mask: AtomicU64::new(0) }
+        Self {
+            state: IrqLock::new(order::SIGHAND, GroupState::default()),
+            mask: AtomicU64::new(0),
+            arrivals: WaitQueue::new(),
+        }
     }
 
     /// The shared pending set.

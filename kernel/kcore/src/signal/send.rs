@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
+use abi::poll::{POLLIN, POLLRDNORM};
 use abi::resource::RLIMIT_SIGPENDING;
 use abi::signal as s;
 use abi::signal::SigInfo;
@@ -118,6 +119,7 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     state.pending.add(info, keep);
     group.signals.mirror(&state);
     drop(state);
+    group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
     if let Some(thread) = choose_thread(threads, signal) {
         notify(thread, signal);
     }
@@ -139,6 +141,7 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     let keep = may_queue(task, &state, info)?;
     drop(state);
     add_private(task, info, keep);
+    task.group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
     if wants(task, signal) {
         notify(task, signal);
     }

@@ -19,6 +19,7 @@ use crate::fs::eventfd;
 use crate::fs::fdtable::OnExec;
 use crate::fs::eventpoll::{self, EventPoll};
 use crate::fs::poll::PollTable;
+use crate::fs::signalfd::{self, SignalFd};
 use crate::signal::{SigSet, with_temporary_mask};
 use crate::sync::{Waiter, sleep_while};
 use crate::task::{TaskState, current};
@@ -340,4 +341,19 @@ pub fn eventfd2(cx: &mut Context<'_>, initial: u32, flags: u32) -> Result<usize>
         return Err(Errno::EINVAL);
     }
     add_file(cx, eventfd::new_file(u64::from(initial), flags), OnExec::from_flags(flags))
+}
+
+/// signalfd4(2): a new descriptor for -1, else a new set for one that exists.
+pub fn signalfd4(cx: &mut Context<'_>, fd: i32, set: UserPtr<u64>, size: usize, flags: u32) -> Result<usize> {
+    use abi::notify::{SFD_CLOEXEC, SFD_NONBLOCK};
+    if size != size_of::<SigSet>() || flags & !(SFD_CLOEXEC | SFD_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let set = set.read()? & !crate::signal::UNBLOCKABLE;
+    if fd == -1 {
+        return add_file(cx, signalfd::new_file(set, flags & SFD_NONBLOCK), OnExec::from_flags(flags));
+    }
+    let file = cx.task.files().get(fd)?;
+    file.ops_as::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(set);
+    usize::try_from(fd).map_err(|_| Errno::EBADF)
 }

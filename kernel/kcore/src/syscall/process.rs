@@ -2,7 +2,8 @@
 
 use abi::Errno;
 use abi::fcntl::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
-use abi::resource::Rusage;
+use abi::notify::PIDFD_NONBLOCK;
+use abi::resource::{RLIMIT_NOFILE, Rusage};
 use abi::sched::{CLONE_PARENT_SETTID, CLONE_PIDFD, CSIGNAL, CloneArgs as AbiCloneArgs};
 use abi::signal::SigInfo;
 use abi::wait as w;
@@ -10,11 +11,13 @@ use core::sync::atomic::Ordering;
 
 use super::{Context, UserPtr, UserStr};
 use crate::Result;
+use crate::fs::fdtable::OnExec;
+use crate::fs::pidfd::{self, PidFd};
 use crate::mm::load::Arguments;
 use crate::task::clone::{self, CloneArgs};
 use crate::task::exec::{self, Request};
 use crate::task::wait::{self, Report, Which};
-use crate::task::{exit, group};
+use crate::task::{self, exit, group};
 
 /// exit(2).
 pub fn exit(cx: &mut Context<'_>, status: i32) -> Result<usize> {
@@ -183,6 +186,7 @@ pub fn waitid(
         return Err(Errno::EINVAL);
     }
     let space = cx.task.namespaces().pid().clone();
+    let mut pidfd_nonblocking = false;
     let which = match which {
         w::P_ALL => Which::Any,
         w::P_PID if id <= 0 => return Err(Errno::EINVAL),
@@ -190,10 +194,18 @@ pub fn waitid(
         w::P_PGID if id < 0 => return Err(Errno::EINVAL),
         w::P_PGID if id == 0 => Which::Group(group::pgrp_of(&cx.task)),
         w::P_PGID => Which::Group(space.find(id).ok_or(Errno::ECHILD)?),
-        w::P_PIDFD => return Err(Errno::EBADF),
+        w::P_PIDFD => {
+            let file = cx.task.files().get(id)?;
+            pidfd_nonblocking = file.is_nonblocking();
+            Which::Process(file.ops_as::<PidFd>().ok_or(Errno::EBADF)?.pid())
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let report = wait::wait(&which, options)?;
+    // A nonblocking pidfd says EAGAIN where WNOHANG says "nobody" (pidfd_open(2)).
+    let report = wait::wait(&which, if pidfd_nonblocking { options | w::WNOHANG } else { options })?;
+    if report.is_none() && pidfd_nonblocking && options & w::WNOHANG == 0 {
+        return Err(Errno::EAGAIN);
+    }
     if let Some(report) = &report {
         usage.write_if_wanted(&report.usage.to_rusage())?;
     }
@@ -203,4 +215,19 @@ pub fn waitid(
 
 fn to_siginfo(report: &Report) -> SigInfo {
     SigInfo::child(report.code, report.pid, report.uid, wait::si_status(report))
+}
+
+/// pidfd_open(2): a process, so the number of its first thread; `EINVAL` for another thread's.
+pub fn pidfd_open(cx: &mut Context<'_>, pid: i32, flags: u32) -> Result<usize> {
+    if flags & !PIDFD_NONBLOCK != 0 || pid <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = task::find_or_esrch(pid)?;
+    if !task.is_leader() {
+        return Err(Errno::EINVAL);
+    }
+    let files = cx.task.files();
+    let fd = files.reserve(0, cx.task.rlimit(RLIMIT_NOFILE), OnExec::Close)?;
+    files.install(fd, pidfd::new_file(task.group.clone(), flags));
+    usize::try_from(fd).map_err(|_| Errno::EBADF)
 }

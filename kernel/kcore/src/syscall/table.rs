@@ -64,6 +64,7 @@ table! {
     EXECVEAT(dirfd: i32, path: UserStr, argv: u64, envp: u64, flags: u32) process::execveat;
     WAIT4(pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<abi::resource::Rusage>) process::wait4;
     CLONE3(args: u64, size: usize) process::clone3;
+    PIDFD_OPEN(pid: i32, flags: u32) process::pidfd_open;
     // Identity: getpid(2), credentials(7), setpgid(2), setsid(2), prctl(2), personality(2).
     GETPID() identity::getpid;
     GETPPID() identity::getppid;
@@ -246,6 +247,7 @@ table! {
     GETSOCKOPT(fd: i32, level: u32, option: u32, value: UserPtr<u32>, length: UserPtr<i32>) socket::getsockopt;
     SHUTDOWN(fd: i32, how: u32) socket::shutdown;
     PSELECT6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<[u64; 2]>) poll::pselect6;
+    SIGNALFD4(fd: i32, set: UserPtr<u64>, size: usize, flags: u32) poll::signalfd4;
     PPOLL(fds: UserPtr<abi::poll::Pollfd>, count: u32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::ppoll;
     // Time: time(7).
     NANOSLEEP(request: UserPtr<abi::time::Timespec>, remaining: UserPtr<abi::time::Timespec>) time::nanosleep;

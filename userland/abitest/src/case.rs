@@ -29,6 +29,20 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// The result of a call that a kernel may lack: without it (ENOSYS) the case is skipped, not failed.
+macro_rules! optional {
+    ($call:expr) => {
+        match $call {
+            Err($crate::kernel::Errno($crate::kernel::ENOSYS)) => $crate::kernel::exit($crate::case::SKIPPED),
+            result => result?,
+        }
+    };
+}
+pub(crate) use optional;
+
+/// The exit status of a case that asks for a call the kernel lacks.
+pub const SKIPPED: i32 = 77;
+
 /// Fails the case unless both are the same.
 macro_rules! same {
     ($left:expr, $right:expr) => {{
@@ -77,8 +91,16 @@ pub fn tell(failure: &Failure) {
     let _ = kernel::write(REPORT.load(Ordering::SeqCst), failure.0.as_bytes());
 }
 
+/// How a case that did not fail ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    /// The kernel lacks the call.
+    Skipped,
+}
+
 /// Runs one case. `Err`: why it failed.
-pub fn run(function: fn() -> Outcome, directory: &str) -> Result<(), String> {
+pub fn run(function: fn() -> Outcome, directory: &str) -> Result<Verdict, String> {
     let (reader, writer) =
         kernel::pipe(kernel::O_CLOEXEC | kernel::O_NONBLOCK).map_err(|error| format!("pipe2: {error:?}"))?;
     let _ = std::fs::remove_dir_all(directory);
@@ -107,7 +129,7 @@ pub fn run(function: fn() -> Outcome, directory: &str) -> Result<(), String> {
 }
 
 /// Waits for the case by looking again and again: neither SIGCHLD nor timers are taken for granted here.
-fn judge(pid: i32, reader: i32) -> Result<(), String> {
+fn judge(pid: i32, reader: i32) -> Result<Verdict, String> {
     let mut status = 0;
     let mut waited_ms = 0;
     loop {
@@ -135,7 +157,8 @@ fn judge(pid: i32, reader: i32) -> Result<(), String> {
         return Err(format!("killed by signal {} {text}", kernel::WTERMSIG(status)));
     }
     match kernel::WEXITSTATUS(status) {
-        0 => Ok(()),
+        0 => Ok(Verdict::Passed),
+        SKIPPED => Ok(Verdict::Skipped),
         1 => Err(text),
         other => Err(format!("exit status {other} {text}")),
     }

@@ -12,6 +12,7 @@ hal::kernel_entry!(main);
 fn main(info: BootInfo) -> ! {
     kcore::printk::init();
     let mut board = boot::discover(&info);
+    kcore::printk::configure(board.command_line);
     panic::set_timeout(board.parameter("panic"));
     let symbols = panic::find_symbols(&hal::board::kernel_image());
     board.reserved.extend(symbols);

@@ -991,6 +991,12 @@ impl Mm {
         space.vmas.values().map(info).collect()
     }
 
+    /// Pages of all areas, and resident pages: what `/proc/PID/stat` shows, without a look at each area.
+    pub fn total_and_resident(&self) -> (u64, u64) {
+        let space = self.lock();
+        (space.total_pages, space.resident())
+    }
+
     /// Sizes for `/proc`.
     pub fn counters(&self) -> Counters {
         let space = self.lock();

@@ -145,14 +145,15 @@ impl DirSink for Dirents {
             self.full = true;
             return false;
         }
-        let end = self.bytes.len() + length;
-        self.bytes.extend_from_slice(&ino.to_le_bytes());
-        self.bytes.extend_from_slice(&next.to_le_bytes());
+        let start = self.bytes.len();
+        self.bytes.resize(start + length, 0);
+        let record = &mut self.bytes[start..];
+        record[..8].copy_from_slice(&ino.to_le_bytes());
+        record[8..16].copy_from_slice(&next.to_le_bytes());
         // A record is at most 280 bytes.
-        self.bytes.extend_from_slice(&(length as u16).to_le_bytes());
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(name);
-        self.bytes.resize(end, 0);
+        record[16..18].copy_from_slice(&(length as u16).to_le_bytes());
+        record[18] = kind;
+        record[DIRENT64_HEADER..DIRENT64_HEADER + name.len()].copy_from_slice(name);
         true
     }
 }
@@ -167,7 +168,11 @@ pub fn getdents64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: u32) -> Res
     if file.path.dentry.is_unlinked() {
         return Err(Errno::ENOENT);
     }
-    let mut sink = Dirents { bytes: Vec::new(), limit: (count as usize).min(MOST), full: false };
+    let limit = (count as usize).min(MOST);
+    let mut bytes = Vec::new();
+    // A page at first: most directories fit. Where there is no memory, `emit` finds out.
+    let _ = bytes.try_reserve(limit.min(hal::mem::PAGE_SIZE));
+    let mut sink = Dirents { bytes, limit, full: false };
     let mut offset = file.lock_offset();
     let mut next = *offset;
     file.ops().iterate(&file, &mut sink, &mut next)?;

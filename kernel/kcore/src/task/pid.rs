@@ -76,17 +76,6 @@ impl PidNamespace {
         table.pids.range(from..).find_map(|(number, pid)| pid.upgrade().map(|pid| (*number, pid)))
     }
 
-    /// The next live identities in order of their numbers, from `from` on: a part of a listing of `/proc`. Empty at the
-    /// end. Several at once, because each look costs the table's lock.
-    pub fn batch_from(&self, from: i32) -> Vec<(i32, Arc<Pid>)> {
-        const BATCH: usize = 32;
-        let mut batch = Vec::with_capacity(BATCH);
-        let table = self.table.lock();
-        let live = table.pids.range(from..).filter_map(|(number, pid)| pid.upgrade().map(|pid| (*number, pid)));
-        batch.extend(live.take(BATCH));
-        batch
-    }
-
     /// The number given out last, for `/proc/loadavg`.
     pub fn last_pid(&self) -> i32 {
         self.table.lock().last

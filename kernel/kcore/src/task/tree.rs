@@ -230,6 +230,14 @@ impl Tree {
         (0 as NodeId..).zip(&self.nodes).filter(|(_, node)| node.is_some()).map(|(id, _)| id)
     }
 
+    /// The numbers of all processes in `namespace` that are not below `from`, in order: a listing of `/proc`.
+    pub fn numbers_from(&self, namespace: &super::PidNamespace, from: i32) -> Vec<i32> {
+        let numbers = self.nodes.iter().flatten().map(|node| node.group.pid.number_in(namespace));
+        let mut numbers: Vec<i32> = numbers.filter(|number| *number >= from).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     fn ring(&self, ring: Ring, head: Head) -> impl Iterator<Item = NodeId> + '_ {
         let mut at = head.first;
         core::iter::from_fn(move || {

@@ -31,7 +31,7 @@ use super::super_block::{FsType, MountRequest, SuperBlock, SuperOps};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
-use crate::task::{Task, current};
+use crate::task::{Task, current, tree};
 use text::Text;
 
 /// `proc` in mount(2).
@@ -305,24 +305,15 @@ impl FileOps for RootDir {
         if *offset < FIRST_PROCESS && !emit_fixed(global::ENTRIES, sink, offset) {
             return Ok(());
         }
-        let namespaces = current().namespaces();
-        let namespace = namespaces.pid_for_lookup();
-        let mut from = i32::try_from(offset.saturating_sub(FIRST_PROCESS)).unwrap_or(i32::MAX).max(1);
-        loop {
-            let batch = namespace.batch_from(from);
-            let Some(last) = batch.last().map(|(number, _)| *number) else { break };
-            for (number, pid) in &batch {
-                if !pid.task().is_some_and(|task| task.is_leader()) {
-                    continue;
-                }
-                let (digits, start) = process::decimal(*number);
-                let at = FIRST_PROCESS + u64::from(number.unsigned_abs());
-                if !sink.emit(&digits[start..], process::ino_of(*number, 0), dirent_type(S_IFDIR), at + 1) {
-                    *offset = at;
-                    return Ok(());
-                }
+        let from = i32::try_from(offset.saturating_sub(FIRST_PROCESS)).unwrap_or(i32::MAX).max(1);
+        let numbers = tree::lock().numbers_from(current().namespaces().pid(), from);
+        for number in numbers {
+            let (digits, start) = process::decimal(number);
+            let at = FIRST_PROCESS + u64::from(number.unsigned_abs());
+            if !sink.emit(&digits[start..], process::ino_of(number, 0), dirent_type(S_IFDIR), at + 1) {
+                *offset = at;
+                return Ok(());
             }
-            from = last + 1;
         }
         *offset = FIRST_PROCESS + u64::from(i32::MAX.unsigned_abs());
         Ok(())

@@ -97,8 +97,9 @@ pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Resu
     let tty = task.group.tty.lock().clone();
     let (tty_nr, tpgid) = tty.map_or((0, -1), |tty| (tty.tty_nr(), tty.foreground_pgrp()));
     let mm = task.mm();
-    let counters = mm.as_ref().map(|mm| mm.counters()).unwrap_or_default();
-    let marks = mm.as_ref().filter(|_| may_look_into(task)).map(|mm| mm.marks());
+    let (total, resident) = mm.as_ref().map(|mm| mm.total_and_resident()).unwrap_or_default();
+    let is_open = may_look_into(task);
+    let marks = mm.as_ref().filter(|_| is_open).map(|mm| mm.marks());
 
     text.int(i64::from(subject.pid.number_in(namespaces.pid()))).str(" (");
     push_comm(text, task, false);
@@ -116,7 +117,7 @@ pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Resu
     push_priority(text, task);
     // Threads, the interval timer that is no longer shown, and when it began.
     text.field(relations.threads).str(" 0").field(task.start_ns / TICK_NS);
-    text.field(counters.total * PAGE_SIZE as u64).field(counters.resident);
+    text.field(total * PAGE_SIZE as u64).field(resident);
     text.field(task.rlimit(abi::resource::RLIMIT_RSS));
     push_marks(text, mm.is_some(), marks.as_ref());
     push_signals(text, task);
@@ -133,7 +134,7 @@ pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Resu
     {
         text.field(address);
     }
-    let exit_code = if may_look_into(task) { task.exit_code.load(Ordering::Relaxed) } else { 0 };
+    let exit_code = if is_open { task.exit_code.load(Ordering::Relaxed) } else { 0 };
     text.field_int(i64::from(exit_code)).byte(b'\n');
     Ok(())
 }

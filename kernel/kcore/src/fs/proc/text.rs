@@ -3,99 +3,165 @@
 //! `core::fmt` costs a hundred instructions and more per number; programs such as ps and top read thousands of them. The
 //! plain decimal and hexadecimal writers here do what these files need.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A text that grows.
+/// A text that grows. The bytes are in place before they are counted, so that a number is written where it stays,
+/// without a copy.
 #[derive(Default)]
-pub struct Text(Vec<u8>);
+pub struct Text {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+/// Bytes of the first allocation: most files of `/proc` fit.
+const FIRST: usize = 512;
+/// The longest number with a sign or space before it.
+const NUMBER: usize = 21;
+
+/// The digits of 0 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
 
 impl Text {
     /// An empty text with room for a typical file.
     pub fn new() -> Self {
-        Self(Vec::with_capacity(512))
+        Self { bytes: vec![0; FIRST], length: 0 }
     }
 
     /// The bytes.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.length);
+        self.bytes
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.length
     }
 
     /// Whether there is nothing yet.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.length == 0
+    }
+
+    /// Makes room for `more` bytes.
+    #[inline(always)]
+    fn want(&mut self, more: usize) {
+        if self.bytes.len() - self.length < more {
+            self.grow(more);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let size = (self.length + more).max(self.bytes.len() * 2).max(FIRST);
+        self.bytes.resize(size, 0);
     }
 
     /// Appends a string.
     pub fn str(&mut self, text: &str) -> &mut Self {
-        self.0.extend_from_slice(text.as_bytes());
-        self
+        self.bytes(text.as_bytes())
     }
 
     /// Appends bytes.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+        self.want(bytes.len());
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
         self
     }
 
     /// Appends one byte.
+    #[inline]
     pub fn byte(&mut self, byte: u8) -> &mut Self {
-        self.0.push(byte);
+        self.want(1);
+        self.bytes[self.length] = byte;
+        self.length += 1;
         self
     }
 
-    /// Appends a decimal number.
-    pub fn num(&mut self, mut value: u64) -> &mut Self {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (value % 10) as u8;
-            value /= 10;
-            if value == 0 {
-                break;
-            }
+    /// Appends a byte `count` times.
+    fn repeat(&mut self, byte: u8, count: usize) {
+        for _ in 0..count {
+            self.byte(byte);
         }
-        self.0.extend_from_slice(&digits[at..]);
+    }
+
+    /// Appends a decimal number.
+    pub fn num(&mut self, value: u64) -> &mut Self {
+        self.want(NUMBER);
+        self.digits(value);
         self
+    }
+
+    /// Writes digits where there is room.
+    #[inline]
+    fn digits(&mut self, mut value: u64) {
+        if value < 10 {
+            self.bytes[self.length] = b'0' + value as u8;
+            self.length += 1;
+            return;
+        }
+        let count = value.ilog10() as usize + 1;
+        let mut at = self.length + count;
+        // Two digits a division.
+        while value >= 10 {
+            let pair = PAIRS[(value % 100) as usize];
+            value /= 100;
+            at -= 2;
+            self.bytes[at..at + 2].copy_from_slice(&pair);
+        }
+        if at > self.length {
+            self.bytes[self.length] = b'0' + value as u8;
+        }
+        self.length += count;
     }
 
     /// Appends a decimal number with its sign.
     pub fn int(&mut self, value: i64) -> &mut Self {
+        self.want(NUMBER);
         if value < 0 {
-            self.0.push(b'-');
+            self.bytes[self.length] = b'-';
+            self.length += 1;
         }
-        self.num(value.unsigned_abs())
+        self.digits(value.unsigned_abs());
+        self
     }
 
     /// Appends a space and a number: the next field of a line of numbers.
     pub fn field(&mut self, value: u64) -> &mut Self {
-        self.0.push(b' ');
-        self.num(value)
+        self.want(NUMBER + 1);
+        self.bytes[self.length] = b' ';
+        self.length += 1;
+        self.digits(value);
+        self
     }
 
     /// The same with a sign.
     pub fn field_int(&mut self, value: i64) -> &mut Self {
-        self.0.push(b' ');
-        self.int(value)
+        self.byte(b' ').int(value)
     }
 
     /// Appends a number padded with spaces to `width` on its left.
     pub fn num_right(&mut self, value: u64, width: usize) -> &mut Self {
         let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
-        self.0.extend(core::iter::repeat_n(b' ', width.saturating_sub(digits)));
+        self.repeat(b' ', width.saturating_sub(digits));
         self.num(value)
     }
 
     /// Appends a number padded with zeros to `width`.
     pub fn num_zeros(&mut self, value: u64, width: usize) -> &mut Self {
         let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
-        self.0.extend(core::iter::repeat_n(b'0', width.saturating_sub(digits)));
+        self.repeat(b'0', width.saturating_sub(digits));
         self.num(value)
     }
 
@@ -104,15 +170,14 @@ impl Text {
         let digits = value.checked_ilog2().unwrap_or(0) as usize / 4 + 1;
         for place in (0..width.max(digits)).rev() {
             let digit = if place < 16 { (value >> (place * 4) & 15) as u8 } else { 0 };
-            self.0.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+            self.byte(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
         }
         self
     }
 
     /// Appends spaces until the text, counted from `start`, has `width` bytes.
     pub fn pad_to(&mut self, start: usize, width: usize) -> &mut Self {
-        let missing = (start + width).saturating_sub(self.0.len());
-        self.0.extend(core::iter::repeat_n(b' ', missing));
+        self.repeat(b' ', (start + width).saturating_sub(self.length));
         self
     }
 
@@ -120,12 +185,12 @@ impl Text {
     pub fn escaped(&mut self, bytes: &[u8], special: &[u8]) -> &mut Self {
         for byte in bytes {
             if special.contains(byte) || *byte == b'\\' {
-                self.0.push(b'\\');
+                self.byte(b'\\');
                 for shift in [6, 3, 0] {
-                    self.0.push(b'0' + (byte >> shift & 7));
+                    self.byte(b'0' + (byte >> shift & 7));
                 }
             } else {
-                self.0.push(*byte);
+                self.byte(*byte);
             }
         }
         self

@@ -28,11 +28,14 @@ pub fn free_frames() -> u64 {
     crate::mm::frame::free_count() as u64
 }
 
+/// What a program does.
+type Body = Box<dyn Fn(&mut User) -> i32>;
+
 /// A machine that is being put together.
 pub struct Machine {
     config: Config,
     archive: Archive,
-    files: Vec<(String, Kind, Box<dyn Fn(&mut User) -> i32>)>,
+    files: Vec<(String, Kind, Body)>,
     command_line: String,
 }
 

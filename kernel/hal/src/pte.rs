@@ -74,8 +74,7 @@ impl Pte {
 
     /// A user page.
     pub const fn page(pfn: Pfn, flags: PageFlags) -> Pte {
-        let mut bits =
-            pfn.phys() | VALID | TABLE_OR_PAGE | ATTR_NORMAL | SH_INNER | ACCESS_FLAG | NOT_GLOBAL | PXN;
+        let mut bits = pfn.phys() | VALID | TABLE_OR_PAGE | ATTR_NORMAL | SH_INNER | ACCESS_FLAG | NOT_GLOBAL | PXN;
         // Execute-only is not offered: as on Linux without EPAN, PROT_EXEC implies user readability.
         if flags.read || flags.write || flags.exec {
             bits |= AP_USER;

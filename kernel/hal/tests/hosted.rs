@@ -117,7 +117,8 @@ static HANDLERS: Handlers = Handlers {
     thread_started: || {},
 };
 
-const ALL: PageFlags = PageFlags { read: true, write: true, exec: true, dirty: false, cow: false, uncounted: false, shared: false };
+const ALL: PageFlags =
+    PageFlags { read: true, write: true, exec: true, dirty: false, cow: false, uncounted: false, shared: false };
 const READ_ONLY: PageFlags = PageFlags { write: false, ..ALL };
 const ROOT: Pfn = Pfn(256);
 const LEVEL2: Pfn = Pfn(257);
@@ -497,9 +498,7 @@ fn an_interrupt_of_kernel_code_ends_in_a_reschedule_when_one_is_due() {
 
 #[test]
 fn a_machine_where_all_sleep_without_a_deadline_is_a_deadlock() {
-    let stuck = Machine::new(Config::default())
-        .run(cpu::wait_for_interrupt)
-        .unwrap_err();
+    let stuck = Machine::new(Config::default()).run(cpu::wait_for_interrupt).unwrap_err();
     assert!(stuck.0.starts_with("deadlock"), "{stuck:?}");
 }
 

@@ -591,7 +591,8 @@ pub fn set_console_level_checked(level: usize) -> Result<()> {
 /// What a write to `/dev/kmsg` injects: an optional `<priority>` before the text. The facility is never the kernel's
 /// (Linux `devkmsg_write`).
 pub fn inject(bytes: &[u8]) {
-    let (priority, text) = parse_priority(bytes).unwrap_or((u32::from(FACILITY_USER) << 3 | u32::from(level::WARNING), bytes));
+    let (priority, text) =
+        parse_priority(bytes).unwrap_or((u32::from(FACILITY_USER) << 3 | u32::from(level::WARNING), bytes));
     let facility = match u8::try_from(priority >> 3) {
         Ok(0) | Err(_) => FACILITY_USER,
         Ok(facility) => facility,

@@ -54,7 +54,7 @@ impl Generator {
 
 hal::global! {
     static BASE: IrqLock<Generator> = IrqLock::new(order::RANDOM, Generator::new());
-    static GENERATORS: PerCpu<IrqLock<Generator>> = 
+    static GENERATORS: PerCpu<IrqLock<Generator>> =
         PerCpu::new([const { IrqLock::new(order::RANDOM_CPU, Generator::new()) }; hal::MAX_CPUS]);
     /// Counts seedings of the base, from 1; 0 before the first.
     static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -248,12 +248,14 @@ mod tests {
         let key: [u8; 32] = core::array::from_fn(|i| i as u8);
         let nonce = [0, 0, 0, 9, 0, 0, 0, 0x4a, 0, 0, 0, 0];
         let block = chacha20_block(&key, 1, &nonce);
-        assert_eq!(block[..16], [
-            0x10, 0xf1, 0xe7, 0xe4, 0xd1, 0x3b, 0x59, 0x15, 0x50, 0x0f, 0xdd, 0x1f, 0xa3, 0x20, 0x71, 0xc4
-        ]);
-        assert_eq!(block[48..], [
-            0xb5, 0x12, 0x9c, 0xd1, 0xde, 0x16, 0x4e, 0xb9, 0xcb, 0xd0, 0x83, 0xe8, 0xa2, 0x50, 0x3c, 0x4e
-        ]);
+        assert_eq!(
+            block[..16],
+            [0x10, 0xf1, 0xe7, 0xe4, 0xd1, 0x3b, 0x59, 0x15, 0x50, 0x0f, 0xdd, 0x1f, 0xa3, 0x20, 0x71, 0xc4]
+        );
+        assert_eq!(
+            block[48..],
+            [0xb5, 0x12, 0x9c, 0xd1, 0xde, 0x16, 0x4e, 0xb9, 0xcb, 0xd0, 0x83, 0xe8, 0xa2, 0x50, 0x3c, 0x4e]
+        );
     }
 
     #[test]

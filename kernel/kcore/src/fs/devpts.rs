@@ -91,11 +91,7 @@ fn mount(request: &MountRequest<'_>) -> Result<Arc<SuperBlock>> {
 }
 
 fn make() -> Arc<SuperBlock> {
-    let options = Options {
-        mode: AtomicU32::new(0o600),
-        ptmx_mode: AtomicU32::new(0),
-        gid: AtomicU32::new(u32::MAX),
-    };
+    let options = Options { mode: AtomicU32::new(0o600), ptmx_mode: AtomicU32::new(0), gid: AtomicU32::new(u32::MAX) };
     let instance = Arc::new(Instance { table: PtyTable::initial(), options });
     let sb = SuperBlock::new(&DEVPTS, DEVPTS_SUPER_MAGIC, Box::new(instance.clone()));
     let root = Inode::new(sb.clone(), InodeParts::new(1, S_IFDIR | 0o755), Box::new(Root(instance)));

@@ -200,10 +200,8 @@ impl EventPoll {
             if deadline_ns == 0 {
                 return Ok(0);
             }
-            let waited = self
-                .shared
-                .waiters
-                .wait_event_until(TaskState::Interruptible, deadline_ns, || self.shared.has_ready());
+            let waited =
+                self.shared.waiters.wait_event_until(TaskState::Interruptible, deadline_ns, || self.shared.has_ready());
             match waited {
                 Ok(()) => {}
                 Err(Errno::ETIMEDOUT) => return Ok(0),

@@ -162,8 +162,7 @@ impl Pipe {
             if nonblocking {
                 return Err(Errno::EAGAIN);
             }
-            self.readable
-                .wait_event_exclusive(TaskState::Interruptible, || !self.is_empty() || !self.has_writers())?;
+            self.readable.wait_event_exclusive(TaskState::Interruptible, || !self.is_empty() || !self.has_writers())?;
         }
     }
 
@@ -200,8 +199,7 @@ impl Pipe {
             let waited = if nonblocking {
                 Err(Errno::EAGAIN)
             } else {
-                self.writable
-                    .wait_event_exclusive(TaskState::Interruptible, || !self.is_full() || !self.has_readers())
+                self.writable.wait_event_exclusive(TaskState::Interruptible, || !self.is_full() || !self.has_readers())
             };
             if let Err(error) = waited {
                 return if done > 0 { Ok(done) } else { Err(error) };

@@ -107,14 +107,7 @@ pub fn execve(cx: &mut Context<'_>, path: UserStr, argv: u64, envp: u64) -> Resu
 }
 
 /// execveat(2).
-pub fn execveat(
-    cx: &mut Context<'_>,
-    dirfd: i32,
-    path: UserStr,
-    argv: u64,
-    envp: u64,
-    flags: u32,
-) -> Result<usize> {
+pub fn execveat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, argv: u64, envp: u64, flags: u32) -> Result<usize> {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -174,14 +167,8 @@ pub fn waitid(
     options: u32,
     usage: UserPtr<Rusage>,
 ) -> Result<usize> {
-    const VALID: u32 = w::WNOHANG
-        | w::WNOWAIT
-        | w::WEXITED
-        | w::WSTOPPED
-        | w::WCONTINUED
-        | w::__WNOTHREAD
-        | w::__WCLONE
-        | w::__WALL;
+    const VALID: u32 =
+        w::WNOHANG | w::WNOWAIT | w::WEXITED | w::WSTOPPED | w::WCONTINUED | w::__WNOTHREAD | w::__WCLONE | w::__WALL;
     if options & !VALID != 0 || options & (w::WEXITED | w::WSTOPPED | w::WCONTINUED) == 0 {
         return Err(Errno::EINVAL);
     }

@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use abi::Errno;
 use hal::uaccess;
-use zerocopy::{FromBytes, Immutable, IntoBytes, FromZeros};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::Result;
 

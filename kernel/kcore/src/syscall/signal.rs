@@ -35,8 +35,7 @@ fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> bool {
     if same || mine.capable(CAP_KILL) || Arc::ptr_eq(&target.group, &cx.task.group) {
         return true;
     }
-    signal == Some(s::SIGCONT)
-        && group::session_of(target).global() == group::session_of(&cx.task).global()
+    signal == Some(s::SIGCONT) && group::session_of(target).global() == group::session_of(&cx.task).global()
 }
 
 fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
@@ -82,9 +81,9 @@ fn kill_everybody(cx: &Context<'_>, signal: Option<u32>) -> Result<usize> {
         let tree = tree::lock();
         tree.processes().filter_map(|id| tree.node(id).threads.first().cloned()).collect()
     };
-    let others = targets.into_iter().filter(|task| {
-        task.tgid() > 1 && !Arc::ptr_eq(&task.group, &cx.task.group) && !task.is_kernel_thread()
-    });
+    let others = targets
+        .into_iter()
+        .filter(|task| task.tgid() > 1 && !Arc::ptr_eq(&task.group, &cx.task.group) && !task.is_kernel_thread());
     kill_all(cx, others.collect(), signal)
 }
 

@@ -14,11 +14,7 @@ use crate::time::process_timers::{self, Notify};
 use crate::time::{self, NSEC_PER_SEC};
 
 /// nanosleep(2).
-pub fn nanosleep(
-    cx: &mut Context<'_>,
-    request: UserPtr<Timespec>,
-    remaining: UserPtr<Timespec>,
-) -> Result<usize> {
+pub fn nanosleep(cx: &mut Context<'_>, request: UserPtr<Timespec>, remaining: UserPtr<Timespec>) -> Result<usize> {
     let ns = time::timespec_ns(&request.read()?)?;
     sleep_until(cx, time::monotonic_ns().saturating_add(ns), remaining.address())
 }
@@ -34,10 +30,9 @@ pub fn clock_nanosleep(
     match clock {
         t::CLOCK_REALTIME | t::CLOCK_MONOTONIC | t::CLOCK_BOOTTIME | t::CLOCK_TAI => {}
         t::CLOCK_THREAD_CPUTIME_ID => return Err(Errno::EINVAL),
-        t::CLOCK_PROCESS_CPUTIME_ID
-        | t::CLOCK_MONOTONIC_RAW
-        | t::CLOCK_REALTIME_COARSE
-        | t::CLOCK_MONOTONIC_COARSE => return Err(Errno::EOPNOTSUPP),
+        t::CLOCK_PROCESS_CPUTIME_ID | t::CLOCK_MONOTONIC_RAW | t::CLOCK_REALTIME_COARSE | t::CLOCK_MONOTONIC_COARSE => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         _ => return Err(Errno::EINVAL),
     }
     let ns = time::timespec_ns(&request.read()?)?;
@@ -94,10 +89,7 @@ fn set_clock(cx: &Context<'_>, ns: u64) -> Result<usize> {
 /// gettimeofday(2).
 pub fn gettimeofday(_cx: &mut Context<'_>, value: UserPtr<Timeval>, zone: UserPtr<Timezone>) -> Result<usize> {
     let ns = time::realtime_ns();
-    let now = Timeval {
-        tv_sec: (ns / NSEC_PER_SEC).cast_signed(),
-        tv_usec: (ns % NSEC_PER_SEC / 1000).cast_signed(),
-    };
+    let now = Timeval { tv_sec: (ns / NSEC_PER_SEC).cast_signed(), tv_usec: (ns % NSEC_PER_SEC / 1000).cast_signed() };
     value.write_if_wanted(&now)?;
     zone.write_if_wanted(&Timezone::default())?;
     Ok(0)
@@ -121,12 +113,7 @@ pub fn getitimer(cx: &mut Context<'_>, which: i32, value: UserPtr<Itimerval>) ->
 }
 
 /// setitimer(2). A NULL new value disarms, as Linux does with a warning.
-pub fn setitimer(
-    cx: &mut Context<'_>,
-    which: i32,
-    new: UserPtr<Itimerval>,
-    old: UserPtr<Itimerval>,
-) -> Result<usize> {
+pub fn setitimer(cx: &mut Context<'_>, which: i32, new: UserPtr<Itimerval>, old: UserPtr<Itimerval>) -> Result<usize> {
     let new = new.non_null().map_or_else(|| Ok(Itimerval::default()), UserPtr::read)?;
     let before = process_timers::set_interval(&cx.task.group, which, &new)?;
     old.write_if_wanted(&before)?;

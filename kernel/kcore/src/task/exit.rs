@@ -217,10 +217,9 @@ fn forget_children(tree: &mut Tree, id: NodeId, reaped: &mut Option<Vec<tree::No
         tell_of_parent_death(tree, child);
         // The new parent did not choose another signal (Linux reparent_leader).
         tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
-        if tree.node(child).exit_state == ExitState::Zombie && reaper != NO_NODE {
-            if tell_parent(tree, child) {
-                reaped.get_or_insert_with(Vec::new).push(reap(tree, child));
-            }
+        let is_zombie = tree.node(child).exit_state == ExitState::Zombie;
+        if is_zombie && reaper != NO_NODE && tell_parent(tree, child) {
+            reaped.get_or_insert_with(Vec::new).push(reap(tree, child));
         }
     }
 }

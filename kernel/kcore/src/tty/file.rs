@@ -3,8 +3,8 @@
 use alloc::sync::Arc;
 
 use abi::Errno;
-use abi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use abi::fcntl::O_NOCTTY;
+use abi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use abi::resource::RLIMIT_NOFILE;
 use abi::tty::TOSTOP;
 

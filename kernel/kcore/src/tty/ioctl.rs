@@ -62,9 +62,8 @@ impl OpenTty {
             t::TCGETS => get_termios(tty, argument, t::TERMIOS_SIZE),
             t::TCGETS2 => get_termios(tty, argument, size_of::<Termios>()),
             t::TCGETA => get_termio(tty, argument),
-            t::TCSETS..=t::TCSETSF => {
-                read_termios(tty, argument, t::TERMIOS_SIZE).and_then(|new| self.set(new, When::nth(request - t::TCSETS)))
-            }
+            t::TCSETS..=t::TCSETSF => read_termios(tty, argument, t::TERMIOS_SIZE)
+                .and_then(|new| self.set(new, When::nth(request - t::TCSETS))),
             t::TCSETS2..=t::TCSETSF2 => read_termios(tty, argument, size_of::<Termios>())
                 .and_then(|new| self.set(new, When::nth(request - t::TCSETS2))),
             t::TCSETA..=t::TCSETAF => {
@@ -143,10 +142,9 @@ impl OpenTty {
             t::TIOCGPGRP => job::foreground(tty, self.is_master())
                 .and_then(|number| UserPtr::new(argument).write(&number))
                 .map(|()| 0),
-            t::TIOCSPGRP => UserPtr::new(argument)
-                .read()
-                .and_then(|number: i32| job::set_foreground(tty, number))
-                .map(|()| 0),
+            t::TIOCSPGRP => {
+                UserPtr::new(argument).read().and_then(|number: i32| job::set_foreground(tty, number)).map(|()| 0)
+            }
             t::TIOCGSID => job::session_number(tty, self.is_master())
                 .and_then(|number| UserPtr::new(argument).write(&number))
                 .map(|()| 0),

@@ -418,11 +418,11 @@ fn complete_lines_are_never_overwritten() {
 #[test]
 fn a_full_raw_buffer_takes_no_more_until_it_is_read() {
     let mut tty = raw(1, 0);
-    let taken = tty.receive(&vec![b'x'; 10_000]);
+    let taken = tty.receive(&[b'x'; 10_000]);
     assert_eq!(taken, INPUT_BYTES - 1);
     assert!(!tty.has_room());
     assert_eq!(read(&mut tty, 100).map(|bytes| bytes.len()), Some(100));
-    assert_eq!(tty.receive(&vec![b'y'; 200]), 100);
+    assert_eq!(tty.receive(&[b'y'; 200]), 100);
 }
 
 #[test]

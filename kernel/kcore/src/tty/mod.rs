@@ -176,12 +176,7 @@ fn serial_numbers(name: &str) -> (u32, u32) {
 /// A serial console begins at 115200 baud and ignores modem lines.
 fn serial_termios() -> Termios {
     let standard = Termios::STANDARD;
-    Termios {
-        c_cflag: standard.c_cflag & !CBAUD | B115200 | CLOCAL,
-        c_ispeed: 115_200,
-        c_ospeed: 115_200,
-        ..standard
-    }
+    Termios { c_cflag: standard.c_cflag & !CBAUD | B115200 | CLOCAL, c_ispeed: 115_200, c_ospeed: 115_200, ..standard }
 }
 
 /// The registered serial terminals.

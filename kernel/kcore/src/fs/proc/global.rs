@@ -85,8 +85,7 @@ hal::global! {
 /// A line of `/proc/stat`: user nice system idle iowait irq softirq steal guest guest_nice.
 fn push_cpu_row(text: &mut Text, row: usize, ticks: [u64; 3]) {
     let shown: &[AtomicU64; 3] = &SHOWN[row];
-    let [user, system, idle] =
-        core::array::from_fn(|i| shown[i].fetch_max(ticks[i], Ordering::Relaxed).max(ticks[i]));
+    let [user, system, idle] = core::array::from_fn(|i| shown[i].fetch_max(ticks[i], Ordering::Relaxed).max(ticks[i]));
     text.byte(b' ').num(user).str(" 0").field(system).field(idle).str(" 0 0 0 0 0 0\n");
 }
 

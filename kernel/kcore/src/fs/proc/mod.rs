@@ -74,11 +74,7 @@ impl Entry {
         Self { name, mode: 0o444, node: Node::Text(show) }
     }
 
-    pub(super) const fn setting(
-        name: &'static str,
-        show: Show,
-        store: Store,
-    ) -> Self {
+    pub(super) const fn setting(name: &'static str, show: Show, store: Store) -> Self {
         Self { name, mode: 0o644, node: Node::Setting(show, store) }
     }
 

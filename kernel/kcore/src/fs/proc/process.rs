@@ -92,11 +92,7 @@ const fn dir(name: &'static str, mode: u32, node: ProcessNode) -> ProcessEntry {
     ProcessEntry { name, mode: S_IFDIR | mode, node }
 }
 
-const fn setting(
-    name: &'static str,
-    show: Show,
-    store: Store,
-) -> ProcessEntry {
+const fn setting(name: &'static str, show: Show, store: Store) -> ProcessEntry {
     ProcessEntry { name, mode: S_IFREG | 0o644, node: ProcessNode::Setting(show, store) }
 }
 

@@ -217,19 +217,54 @@ mod tests {
     #[test]
     fn numbers_are_written_as_format_would() {
         for value in [0, 7, 10, 99, 12_345, u64::MAX] {
-            assert_eq!(text(|t| { t.num(value); }), format!("{value}"));
-            assert_eq!(text(|t| { t.num_right(value, 8); }), format!("{value:8}"));
-            assert_eq!(text(|t| { t.num_zeros(value, 6); }), format!("{value:06}"));
-            assert_eq!(text(|t| { t.hex(value, 8); }), format!("{value:08x}"));
-            assert_eq!(text(|t| { t.hex(value, 0); }), format!("{value:x}"));
+            assert_eq!(
+                text(|t| {
+                    t.num(value);
+                }),
+                format!("{value}")
+            );
+            assert_eq!(
+                text(|t| {
+                    t.num_right(value, 8);
+                }),
+                format!("{value:8}")
+            );
+            assert_eq!(
+                text(|t| {
+                    t.num_zeros(value, 6);
+                }),
+                format!("{value:06}")
+            );
+            assert_eq!(
+                text(|t| {
+                    t.hex(value, 8);
+                }),
+                format!("{value:08x}")
+            );
+            assert_eq!(
+                text(|t| {
+                    t.hex(value, 0);
+                }),
+                format!("{value:x}")
+            );
         }
         for value in [i64::MIN, -1, 0, 5] {
-            assert_eq!(text(|t| { t.int(value); }), format!("{value}"));
+            assert_eq!(
+                text(|t| {
+                    t.int(value);
+                }),
+                format!("{value}")
+            );
         }
     }
 
     #[test]
     fn spaces_and_backslashes_of_paths_are_escaped() {
-        assert_eq!(text(|t| { t.escaped(b"/a b\\c\n", b" \t\n"); }), "/a\\040b\\134c\\012");
+        assert_eq!(
+            text(|t| {
+                t.escaped(b"/a b\\c\n", b" \t\n");
+            }),
+            "/a\\040b\\134c\\012"
+        );
     }
 }

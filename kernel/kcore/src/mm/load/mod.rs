@@ -117,7 +117,8 @@ pub fn prepare(
     mm.set_mmap_base(layout.mmap_base);
     let stack = StackBuilder::new(&mm, layout.stack_top, stack_limit, name, arguments)?;
     let attributes = file.exec_attributes();
-    let mut program = Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), path: name.to_vec(), randomize };
+    let mut program =
+        Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), path: name.to_vec(), randomize };
     for _ in 0..=MAX_NESTING {
         program.read_header()?;
         match program.search_formats()? {

@@ -179,7 +179,7 @@ fn garbage_programs_do_not_run() -> Outcome {
         file("p", &damaged)?;
         sys!(SYS_fchmodat, AT_FDCWD, c"p".as_ptr(), 0o755)?;
         let pid = child(|| {
-            let _ = limit(RLIMIT_CPU as i32, 1, 2);
+            let _ = limit(RLIMIT_CPU, 1, 2);
             let _ = sys!(SYS_dup3, open("/dev/null", O_RDWR, 0).unwrap_or(0), 2, 0);
             let _ = sys!(SYS_dup3, 2, 1, 0);
             sys!(SYS_execve, c"p".as_ptr(), argv.as_ptr(), argv[1..].as_ptr()).is_err().into()
@@ -198,7 +198,7 @@ fn garbage_programs_do_not_run() -> Outcome {
 
 fn memory_eater_is_stopped_and_the_rest_lives() -> Outcome {
     let pid = child(|| {
-        let _ = limit(RLIMIT_AS as i32, 64 << 20, 64 << 20);
+        let _ = limit(RLIMIT_AS, 64 << 20, 64 << 20);
         let mut eaten = 0;
         while let Ok(base) = memory(1 << 20) {
             for page in (0..1 << 20).step_by(4096) {
@@ -227,7 +227,7 @@ fn fork_bomb_is_held_by_its_limit() -> Outcome {
     }
     let pid = child(|| {
         let _ = become_user();
-        let _ = limit(RLIMIT_NPROC as i32, 40, 40);
+        let _ = limit(RLIMIT_NPROC, 40, 40);
         explode(0);
         0
     })?;

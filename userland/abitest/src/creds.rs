@@ -146,11 +146,11 @@ fn no_new_privs_stays() -> Outcome {
 }
 
 fn limits_are_read_and_written() -> Outcome {
-    limit(RLIMIT_NOFILE as i32, 50, 60)?;
+    limit(RLIMIT_NOFILE, 50, 60)?;
     let mut now = [0u64; 2];
     sys!(SYS_getrlimit, RLIMIT_NOFILE, now.as_mut_ptr())?;
     same!(now, [50, 60]);
-    fails!(limit(RLIMIT_NOFILE as i32, 61, 60), EINVAL);
+    fails!(limit(RLIMIT_NOFILE, 61, 60), EINVAL);
     fails!(limit(16, 1, 1), EINVAL);
     fails!(limit(-1, 1, 1), EINVAL);
     Ok(())
@@ -158,12 +158,12 @@ fn limits_are_read_and_written() -> Outcome {
 
 fn user_cannot_raise_the_hard_limit() -> Outcome {
     apart(|| {
-        limit(RLIMIT_NOFILE as i32, 50, 60)?;
+        limit(RLIMIT_NOFILE, 50, 60)?;
         become_user()?;
-        limit(RLIMIT_NOFILE as i32, 60, 60)?;
-        fails!(limit(RLIMIT_NOFILE as i32, 60, 61), EPERM);
-        limit(RLIMIT_NOFILE as i32, 40, 40)?;
-        fails!(limit(RLIMIT_NOFILE as i32, 40, 50), EPERM);
+        limit(RLIMIT_NOFILE, 60, 60)?;
+        fails!(limit(RLIMIT_NOFILE, 60, 61), EPERM);
+        limit(RLIMIT_NOFILE, 40, 40)?;
+        fails!(limit(RLIMIT_NOFILE, 40, 50), EPERM);
         Ok(())
     })
 }
@@ -206,7 +206,7 @@ fn nice_is_clamped_and_inherited() -> Outcome {
 
 fn user_cannot_become_nicer_to_itself() -> Outcome {
     apart(|| {
-        limit(RLIMIT_NICE as i32, 0, 0)?;
+        limit(RLIMIT_NICE, 0, 0)?;
         become_user()?;
         sys!(SYS_setpriority, PRIO_PROCESS, 0, 5)?;
         fails!(sys!(SYS_setpriority, PRIO_PROCESS, 0, 0), EACCES);

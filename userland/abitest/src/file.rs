@@ -245,7 +245,7 @@ fn close_range_closes() -> Outcome {
 }
 
 fn descriptor_limit_is_emfile() -> Outcome {
-    limit(RLIMIT_NOFILE as i32, 20, 20)?;
+    limit(RLIMIT_NOFILE, 20, 20)?;
     let mut last = 0;
     let error = loop {
         match open("/", O_RDONLY, 0) {
@@ -339,7 +339,7 @@ fn vectors_at_an_offset() -> Outcome {
 
 fn file_size_limit_is_efbig() -> Outcome {
     note_signal(SIGXFSZ, 0)?;
-    limit(RLIMIT_FSIZE as i32, 1000, 1000)?;
+    limit(RLIMIT_FSIZE, 1000, 1000)?;
     let fd = open("f", O_RDWR | O_CREAT, 0o600)?;
     same!(write(fd, &[1; 1500])?, 1000);
     fails!(write(fd, b"x"), EFBIG);

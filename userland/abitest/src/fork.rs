@@ -151,7 +151,7 @@ fn working_directory_and_umask_are_copies() -> Outcome {
 }
 
 fn limits_are_inherited() -> Outcome {
-    limit(RLIMIT_CORE as i32, 1234, 5678)?;
+    limit(RLIMIT_CORE, 1234, 5678)?;
     let pid = trial(|| {
         let mut now = [0u64; 2];
         sys!(SYS_prlimit64, 0, RLIMIT_CORE, 0, now.as_mut_ptr())?;
@@ -311,7 +311,7 @@ fn parent_death_signal_arrives() -> Outcome {
 fn process_limit_is_eagain_for_users() -> Outcome {
     let pid = trial(|| {
         become_user()?;
-        limit(RLIMIT_NPROC as i32, 1, 1)?;
+        limit(RLIMIT_NPROC, 1, 1)?;
         fails!(fork(), EAGAIN);
         Ok(())
     })?;

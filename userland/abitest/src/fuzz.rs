@@ -155,9 +155,9 @@ fn child(calls: u64, seed: u64) -> i32 {
     }
     // As nobody, so that a right call does no harm to files.
     let _ = kernel::become_user();
-    let _ = kernel::limit(kernel::RLIMIT_NPROC as i32, 30, 30);
-    let _ = kernel::limit(kernel::RLIMIT_FSIZE as i32, 1 << 20, 1 << 20);
-    let _ = kernel::limit(kernel::RLIMIT_AS as i32, 256 << 20, 256 << 20);
+    let _ = kernel::limit(kernel::RLIMIT_NPROC, 30, 30);
+    let _ = kernel::limit(kernel::RLIMIT_FSIZE, 1 << 20, 1 << 20);
+    let _ = kernel::limit(kernel::RLIMIT_AS, 256 << 20, 256 << 20);
     let Ok(memory) = kernel::memory(16384 + 4096) else { return 1 };
     let _ = kernel::sys!(kernel::SYS_munmap, memory + 16384, 4096);
     let mut random = Random(seed | 1);

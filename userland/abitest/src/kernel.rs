@@ -558,7 +558,7 @@ pub fn become_user() -> Result<()> {
 }
 
 /// prlimit64 on ourselves.
-pub fn limit(resource: i32, current: u64, maximum: u64) -> Result<usize> {
+pub fn limit(resource: impl Argument, current: u64, maximum: u64) -> Result<usize> {
     let new = [current, maximum];
     sys!(SYS_prlimit64, 0, resource, new.as_ptr(), 0)
 }

@@ -385,7 +385,7 @@ fn stack_grows_down() -> Outcome {
 }
 
 fn stack_limit_holds() -> Outcome {
-    limit(RLIMIT_STACK as i32, 512 << 10, 512 << 10)?;
+    limit(RLIMIT_STACK, 512 << 10, 512 << 10)?;
     same!(fate(|| descend(100))?, 0);
     same!(fate(|| descend(4000))?, 128 + SIGSEGV);
     Ok(())
@@ -396,7 +396,7 @@ fn address_space_limit_is_enomem() -> Outcome {
     let pages: u64 = now.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0);
     holds!(pages > 0);
     let most = pages * PAGE as u64 + (1 << 20);
-    limit(RLIMIT_AS as i32, most, most)?;
+    limit(RLIMIT_AS, most, most)?;
     memory(512 << 10)?;
     fails!(memory(2 << 20), ENOMEM);
     Ok(())

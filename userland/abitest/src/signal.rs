@@ -590,7 +590,7 @@ fn kill_ends_a_stopped_process() -> Outcome {
 }
 
 fn abort_status_has_the_signal() -> Outcome {
-    limit(RLIMIT_CORE as i32, 0, 0)?;
+    limit(RLIMIT_CORE, 0, 0)?;
     same!(
         wait(child(|| {
             let _ = kill(getpid(), SIGABRT);

@@ -105,13 +105,15 @@ struct Component {
 /// The next component of `text` from `position` on; empty at its end.
 #[inline(always)]
 fn scan(text: &[u8], position: usize) -> Component {
-    let mut start = position;
-    while text.get(start) == Some(&b'/') {
-        start += 1;
-    }
-    let mut hash = NameHash::default();
+    let rest = text.get(position..).unwrap_or(&[]);
+    let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
+    let start = position + slashes;
     let mut end = start;
-    while let Some(byte) = text.get(end).filter(|byte| **byte != b'/') {
+    let mut hash = NameHash::default();
+    for byte in rest.iter().skip(slashes) {
+        if *byte == b'/' {
+            break;
+        }
         hash = hash.with(*byte);
         end += 1;
     }

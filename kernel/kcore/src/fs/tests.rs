@@ -411,6 +411,9 @@ fn files_are_sparse_and_append_at_their_end() {
         assert_eq!(file.inode().size(), 3 * 4096 + 5);
         file.ops().fallocate(&file, f::FALLOC_FL_PUNCH_HOLE | f::FALLOC_FL_KEEP_SIZE, 3 * 4096, 4096).unwrap();
         assert_eq!(file.inode().attributes().blocks, 0);
+        let cut = super::SetAttributes { size: Some(100), ..Default::default() };
+        file.inode().ops().setattr(file.inode(), &cut).unwrap();
+        assert_eq!((file.inode().size(), file.inode().attributes().blocks), (100, 0));
     });
 }
 

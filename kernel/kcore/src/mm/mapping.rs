@@ -257,8 +257,12 @@ impl Mapping {
     /// file grows again.
     pub fn truncate(&self, size: u64) -> Result<()> {
         let old = self.size();
-        if size < old && !size.is_multiple_of(PAGE) {
-            // A page of its own, so that its tail can be zeroed.
+        if size < old
+            && !size.is_multiple_of(PAGE)
+            && let Some(found) = self.find(size / PAGE)
+        {
+            found.put();
+            // A page of its own, so that its tail can be zeroed. A hole needs none.
             let page = self.page_for_write(size / PAGE)?;
             let within = (size % PAGE) as usize;
             mem::write(page.pfn, within, &ZEROS[within..]);

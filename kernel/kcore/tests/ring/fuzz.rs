@@ -26,7 +26,7 @@ impl Random {
         let noise = self.next();
         match noise % 16 {
             0..=3 => noise >> 8 & 0x0f,
-            4 => noise >> 8 & 0xfff,
+            4 => (noise >> 8) & 0xfff,
             5..=8 => memory + (noise >> 8) % 16384,
             9 => memory + (((noise >> 8) % 16384) & !7),
             10 => (-((noise >> 8 & 0xff) as i64)).cast_unsigned(),

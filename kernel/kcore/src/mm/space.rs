@@ -242,6 +242,15 @@ impl Space {
         }
     }
 
+    /// Joins what continues each other in a range and at its two borders.
+    fn merge_range(&mut self, start: u64, end: u64) {
+        for at in self.overlapping(start, end) {
+            self.merge_around(at);
+        }
+        // An area of the range may have vanished into the one before it, so its far border is still to be looked at.
+        self.merge_around(end);
+    }
+
     /// The highest gap of `length` bytes below the mmap base (top-down, as Linux's default layout).
     fn find_gap(&self, length: u64) -> Option<u64> {
         let mut ceiling = self.mmap_base;
@@ -587,9 +596,7 @@ impl Mm {
         if changed {
             self.hardware.flush_range(start, (length / PAGE) as usize);
         }
-        for at in space.overlapping(start, end) {
-            space.merge_around(at);
-        }
+        space.merge_range(start, end);
         Ok(())
     }
 
@@ -763,9 +770,7 @@ impl Mm {
             change(space.vmas.get_mut(&at).expect("listed above"))?;
         }
         space.locked_pages = space.vmas.values().filter(|vma| vma.locked).map(Vma::pages).sum();
-        for at in space.overlapping(start, end) {
-            space.merge_around(at);
-        }
+        space.merge_range(start, end);
         Ok(())
     }
 

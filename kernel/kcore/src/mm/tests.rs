@@ -17,7 +17,12 @@ const BASE: u64 = 0x10_0000_0000;
 
 /// Runs a story on a fresh machine and checks that it gave every frame back.
 fn story(body: impl FnOnce() + 'static) {
-    let ended = Machine::new(Config::default()).run(move || {
+    story_with(Vec::new(), body);
+}
+
+/// As [`story`], with an initramfs.
+fn story_with(initramfs: Vec<u8>, body: impl FnOnce() + 'static) {
+    let ended = Machine::new(Config { initramfs, ..Config::default() }).run(move || {
         frame::init();
         // Per-CPU lists and the heap settle with the first use.
         drop(Mm::new().unwrap());
@@ -302,4 +307,232 @@ fn a_file_is_read_written_and_cut() {
         assert_eq!(file.next_data(0), Some(0));
         assert_eq!(file.next_hole(0), Some(PAGE));
     });
+}
+
+#[test]
+fn a_written_boot_page_is_replaced_in_every_address_space() {
+    story_with(alloc::vec![0x11; 3 * PAGE as usize], || {
+        let (range, length) = hosted::initramfs();
+        let file = Mapping::from_boot(range, length as u64);
+        let (first, second) = (Mm::new().unwrap(), Mm::new().unwrap());
+        for mm in [&first, &second] {
+            let request = MapRequest {
+                shared: true,
+                backing: super::Backing::SharedAnonymous { mapping: file.clone(), offset: 0 },
+                ..MapRequest::anonymous(Placement::FixedNoReplace(BASE), 3 * PAGE, RW)
+            };
+            mm.map(request).unwrap();
+            fault(mm, BASE, Access::Read).unwrap();
+            assert_eq!((peek(mm, BASE), peek(mm, BASE + PAGE)), (0x11, 0x11));
+        }
+        // By write(2), then through a mapping.
+        file.write(5, &mut IoSrc::kernel(b"x")).unwrap();
+        assert_eq!((peek(&first, BASE + 5), peek(&second, BASE + 5)), (b'x', b'x'));
+        poke(&first, BASE + PAGE, 0x22);
+        assert_eq!((peek(&second, BASE + PAGE), peek(&second, BASE + PAGE + 1)), (0x22, 0x11));
+    });
+}
+
+#[test]
+fn a_read_fault_maps_the_neighbours_too() {
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let file = Mapping::new();
+        file.write(0, &mut IoSrc::kernel(&[7; 20 * PAGE as usize])).unwrap();
+        let request = MapRequest {
+            backing: super::Backing::SharedAnonymous { mapping: file, offset: 0 },
+            ..MapRequest::anonymous(Placement::FixedNoReplace(BASE), 20 * PAGE, RO)
+        };
+        mm.map(request).unwrap();
+        fault(&mm, BASE + 3 * PAGE, Access::Read).unwrap();
+        assert_eq!(mm.counters().resident, 16);
+        assert_eq!(mm.counters().shared, 16);
+        assert_eq!(fault(&mm, BASE + 20 * PAGE, Access::Read), Err(FaultError::Segv { code: 1 }));
+    });
+}
+
+#[test]
+fn a_mapped_file_ends_with_a_bus_error_also_after_it_was_cut() {
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let file = Mapping::new();
+        file.write(0, &mut IoSrc::kernel(&[7; 4 * PAGE as usize])).unwrap();
+        let request = MapRequest {
+            shared: true,
+            backing: super::Backing::SharedAnonymous { mapping: file.clone(), offset: 0 },
+            ..MapRequest::anonymous(Placement::FixedNoReplace(BASE), 6 * PAGE, RW)
+        };
+        mm.map(request).unwrap();
+        assert_eq!(fault(&mm, BASE + 4 * PAGE, Access::Read), Err(FaultError::Bus));
+        poke(&mm, BASE + 2 * PAGE, 8);
+        file.truncate(PAGE).unwrap();
+        assert_eq!(fault(&mm, BASE + 2 * PAGE, Access::Read), Err(FaultError::Bus));
+        assert_eq!(peek(&mm, BASE), 7);
+    });
+}
+
+#[test]
+fn a_breakpoint_is_private_and_leaves_code_read_only() {
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let file = Mapping::new();
+        file.write(0, &mut IoSrc::kernel(&[7; PAGE as usize])).unwrap();
+        let code = Protection { read: true, write: false, exec: true };
+        let request = MapRequest {
+            backing: super::Backing::SharedAnonymous { mapping: file.clone(), offset: 0 },
+            ..MapRequest::anonymous(Placement::FixedNoReplace(BASE), PAGE, code)
+        };
+        mm.map(request).unwrap();
+        fault(&mm, BASE, Access::Execute).unwrap();
+        assert_eq!(mm.write_remote(BASE, &[1]), 1);
+        assert_eq!(mm.write_remote(BASE + 1, &[2]), 1);
+        assert_eq!(fault(&mm, BASE, Access::Write), Err(FaultError::Segv { code: 2 }));
+        assert!(!mm.lock().table.lookup(BASE).writable());
+        let mut original = [0];
+        file.read(0, &mut IoDst::kernel(&mut original)).unwrap();
+        assert_eq!((peek(&mm, BASE), original[0]), (1, 7));
+    });
+}
+
+#[test]
+fn lengths_and_addresses_at_the_edge_of_numbers_are_errors() {
+    use abi::Errno;
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let at = map(&mm, 2, RW);
+        let odd = [0, 1, PAGE, super::TASK_SIZE, 1 << 39, 1 << 63, u64::MAX - PAGE, u64::MAX - 1, u64::MAX];
+        for a in odd {
+            for b in odd {
+                let _ = mm.unmap(a, b);
+                let _ = mm.protect(a, b, RO);
+                let _ = mm.remap(a, b, PAGE, true, None);
+                let _ = mm.remap(at, PAGE, a, true, Some(b));
+                let _ = mm.set_brk(a);
+                for placement in [Placement::Hint(a), Placement::FixedNoReplace(a)] {
+                    if let Ok(start) = mm.map(MapRequest::anonymous(placement, b, RW)) {
+                        mm.unmap(start, b).unwrap();
+                    }
+                }
+            }
+        }
+        let at = map(&Mm::new().unwrap(), 2, RW);
+        assert_eq!(mm.unmap(at, 0), Err(Errno::EINVAL));
+        assert_eq!(mm.unmap(at + 1, PAGE), Err(Errno::EINVAL));
+    });
+}
+
+/// What a model of an address space knows of a page: its rights and its first byte.
+#[derive(Clone, Copy)]
+struct ModelPage {
+    protection: Protection,
+    value: u8,
+}
+
+/// An address space and what it should look like.
+struct Twin {
+    mm: Arc<Mm>,
+    pages: alloc::collections::BTreeMap<u64, ModelPage>,
+}
+
+impl Twin {
+    fn check(&self) {
+        for n in 0..MODEL_PAGES {
+            let address = model_address(n);
+            let known = self.pages.get(&n);
+            let found = self.mm.areas().into_iter().find(|area| (area.vma.start..area.vma.end).contains(&address));
+            assert_eq!(found.map(|area| area.vma.protection), known.map(|page| page.protection), "page {n}");
+            if let Some(page) = known {
+                assert_eq!(peek(&self.mm, address), page.value, "page {n}");
+            }
+        }
+        let areas = self.mm.areas();
+        assert_eq!(self.mm.counters().resident, areas.iter().map(|area| area.resident).sum::<u64>());
+        assert_eq!(self.mm.counters().total as usize, self.pages.len());
+        for pair in areas.windows(2) {
+            assert!(pair[0].vma.end <= pair[1].vma.start && !pair[0].vma.continues_into(&pair[1].vma));
+        }
+    }
+}
+
+const MODEL_PAGES: u64 = 40;
+
+/// The model's pages lie around the border of two leaf tables.
+fn model_address(n: u64) -> u64 {
+    BASE + super::table::LEAF_SPAN - MODEL_PAGES / 2 * PAGE + n * PAGE
+}
+
+/// A step of one of the address spaces, on it and on its model.
+fn step(family: &mut Vec<Twin>, random: &mut impl FnMut(u64) -> u64) {
+    let who = random(family.len() as u64) as usize;
+    let first = random(MODEL_PAGES);
+    let count = 1 + random(MODEL_PAGES - first).min(9);
+    let (at, range) = (model_address(first), first..first + count);
+    let rights = [RW, RO, Protection::default(), RW][random(4) as usize];
+    let size = family.len();
+    let twin = &mut family[who];
+    match random(12) {
+        0 | 1 => {
+            twin.mm.map(MapRequest::anonymous(Placement::Fixed(at), count * PAGE, rights)).unwrap();
+            range.for_each(|n| drop(twin.pages.insert(n, ModelPage { protection: rights, value: 0 })));
+        }
+        2 => {
+            twin.mm.unmap(at, count * PAGE).unwrap();
+            range.for_each(|n| drop(twin.pages.remove(&n)));
+        }
+        3 => {
+            let whole = range.clone().all(|n| twin.pages.contains_key(&n));
+            assert_eq!(twin.mm.protect(at, count * PAGE, rights).is_ok(), whole);
+            if whole {
+                range.for_each(|n| twin.pages.get_mut(&n).unwrap().protection = rights);
+            }
+        }
+        4 => {
+            let whole = range.clone().all(|n| twin.pages.contains_key(&n));
+            assert_eq!(twin.mm.discard_range(at, at + count * PAGE).is_ok(), whole);
+            range.for_each(|n| drop(twin.pages.get_mut(&n).map(|page| page.value = 0)));
+        }
+        5 if size < 5 => {
+            let mm = twin.mm.fork().unwrap();
+            let pages = twin.pages.clone();
+            family.push(Twin { mm, pages });
+        }
+        6 if size > 1 => drop(family.swap_remove(who)),
+        7 => {
+            let access = if random(2) == 0 { Access::Read } else { Access::Execute };
+            let known = twin.pages.get(&first).is_some_and(|page| page.protection.read && access == Access::Read);
+            assert_eq!(fault(&twin.mm, at, access).is_ok(), known);
+        }
+        _ => {
+            let value = random(256) as u8;
+            let writable = twin.pages.get_mut(&first).filter(|page| page.protection.write);
+            assert_eq!(fault(&twin.mm, at, Access::Write).is_ok(), writable.is_some());
+            if let Some(page) = writable {
+                assert_eq!(twin.mm.write_remote(at, &[value]), 1);
+                page.value = value;
+            }
+        }
+    }
+}
+
+#[test]
+fn random_maps_unmaps_protects_forks_and_writes_agree_with_a_model() {
+    for seed in 1..=60u64 {
+        story(move || {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = move |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let mut family = alloc::vec![Twin { mm: Mm::new().unwrap(), pages: Default::default() }];
+            for n in 0..400 {
+                step(&mut family, &mut random);
+                if n % 20 == 0 {
+                    family.iter().for_each(Twin::check);
+                }
+            }
+            family.iter().for_each(Twin::check);
+        });
+    }
 }

@@ -67,7 +67,7 @@ fn bad_arguments_give_linux_errors() {
         assert_eq!(user.call(nr::GETDENTS64, &[fd, 8, 1]), Err(Errno::EINVAL));
         assert_eq!(user.call(nr::LSEEK, &[fd, 0, 9]), Err(Errno::EINVAL));
         assert_eq!(user.call(nr::FTRUNCATE, &[fd, 0]), Err(Errno::EINVAL));
-        assert_eq!(user.call(nr::READ, &[fd, 0, u64::MAX]), Err(Errno::EINVAL));
+        assert_eq!(user.call(nr::READ, &[fd, 0, u64::MAX]), Err(Errno::EFAULT));
         let file = user.open("/tmp/f", f::O_CREAT | f::O_RDWR, 0o600).unwrap() as u64;
         assert_eq!(user.call(nr::WRITE, &[file, 8, 1]), Err(Errno::EFAULT));
         assert_eq!(user.call(nr::IOCTL, &[file, 0x5401, 8]), Err(Errno::ENOTTY));

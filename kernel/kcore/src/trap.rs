@@ -4,9 +4,9 @@ use abi::signal as s;
 use abi::signal::SigInfo;
 use core::sync::atomic::Ordering;
 use hal::thread::work;
-use hal::trap::{Access, Handlers, PageFault, UserException, UserFrame};
+use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 
-use crate::mm::FaultError;
+use crate::mm::{FaultError, oom};
 use crate::task::{Task, current};
 use crate::{sched, signal, syscall, time};
 
@@ -91,20 +91,9 @@ fn fault_signal(task: &Task, fault: &PageFault, error: FaultError) -> Option<Sig
         FaultError::Segv { code } => Some(SigInfo::fault(s::SIGSEGV, code, fault.address)),
         FaultError::Bus => Some(SigInfo::fault(s::SIGBUS, s::BUS_ADRERR, fault.address)),
         FaultError::OutOfMemory => {
-            out_of_memory(task, fault.access);
+            // The instruction is tried again, when the victim's memory may be free; the victim may be this task.
+            oom::kill_a_process(task);
             None
         }
     }
-}
-
-/// No frame for a page that the program needs: it is killed, as by Linux's OOM killer.
-fn out_of_memory(task: &Task, access: Access) {
-    let rss = task.mm().map_or(0, |mm| mm.max_rss_pages() * 4);
-    log::error!(
-        "Out of memory: Killed process {} ({}) total-rss:{rss}kB, UID:{} on a {access:?} fault",
-        task.tgid(),
-        task.comm(),
-        task.creds().uid
-    );
-    signal::send_kernel(&task.group, s::SIGKILL);
 }

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod frame;
 pub mod load;
 pub mod mapping;
+pub mod oom;
 pub mod space;
 pub mod table;
 #[cfg(all(test, not(target_os = "none")))]

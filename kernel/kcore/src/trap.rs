@@ -73,13 +73,7 @@ fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
 
 /// A user address was touched by the kernel: true when it is there now.
 fn uaccess_fault(fault: PageFault) -> bool {
-    let task = current();
-    let result = handle_page_fault(&task, &fault);
-    if result == Err(FaultError::OutOfMemory) && task.tgid() != 1 {
-        // As for a fault of the program itself: its call returns EFAULT to nobody. Init is spared, as by Linux.
-        out_of_memory(&task, fault.access);
-    }
-    result.is_ok()
+    handle_page_fault(&current(), &fault).is_ok()
 }
 
 fn handle_page_fault(task: &Task, fault: &PageFault) -> Result<(), FaultError> {

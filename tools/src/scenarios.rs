@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::cpio::Archive;
 use crate::initramfs::{self, Overlay};
 use crate::machine::{Machine, PROMPT};
 use crate::options::Options;
@@ -219,10 +220,12 @@ fn panic_of(bench: &Bench, boot: &Boot) -> Result<String> {
 }
 
 fn missing_init(bench: &Bench) -> Result<()> {
-    let mut boot = bench.boot_description();
-    boot.command_line.push_str(" rdinit=/no/such init=/no/such");
-    let message = panic_of(bench, &boot)?;
-    ensure!(message.contains("init"), "{message}");
+    let initrd = Scratch::new("empty.cpio");
+    let mut archive = Archive::new(Vec::new(), 0);
+    archive.directory("etc", 0o755)?;
+    fs::write(initrd.path(), archive.finish()?)?;
+    let message = panic_of(bench, &Boot::new(&bench.kernel, initrd.path()))?;
+    ensure!(message.contains("No working init found"), "{message}");
     Ok(())
 }
 

@@ -72,8 +72,19 @@ fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
 }
 
 /// A user address was touched by the kernel: true when it is there now.
+///
+/// Without memory the OOM killer frees some and the access is tried again, unless the caller is the victim. init is never
+/// one: it gets the error.
 fn uaccess_fault(fault: PageFault) -> bool {
-    handle_page_fault(&current(), &fault).is_ok()
+    let task = current();
+    match handle_page_fault(&task, &fault) {
+        Ok(()) => true,
+        Err(FaultError::OutOfMemory) if task.tgid() != 1 => {
+            oom::kill_a_process(&task);
+            !task.fatal_signal_pending()
+        }
+        Err(_) => false,
+    }
 }
 
 fn handle_page_fault(task: &Task, fault: &PageFault) -> Result<(), FaultError> {

@@ -473,11 +473,15 @@ fn step(family: &mut Vec<Twin>, random: &mut impl FnMut(u64) -> u64) {
     match random(12) {
         0 | 1 => {
             twin.mm.map(MapRequest::anonymous(Placement::Fixed(at), count * PAGE, rights)).unwrap();
-            range.for_each(|n| drop(twin.pages.insert(n, ModelPage { protection: rights, value: 0 })));
+            range.for_each(|n| {
+                twin.pages.insert(n, ModelPage { protection: rights, value: 0 });
+            });
         }
         2 => {
             twin.mm.unmap(at, count * PAGE).unwrap();
-            range.for_each(|n| drop(twin.pages.remove(&n)));
+            range.for_each(|n| {
+                twin.pages.remove(&n);
+            });
         }
         3 => {
             let whole = range.clone().all(|n| twin.pages.contains_key(&n));
@@ -489,7 +493,11 @@ fn step(family: &mut Vec<Twin>, random: &mut impl FnMut(u64) -> u64) {
         4 => {
             let whole = range.clone().all(|n| twin.pages.contains_key(&n));
             assert_eq!(twin.mm.discard_range(at, at + count * PAGE).is_ok(), whole);
-            range.for_each(|n| drop(twin.pages.get_mut(&n).map(|page| page.value = 0)));
+            for n in range {
+                if let Some(page) = twin.pages.get_mut(&n) {
+                    page.value = 0;
+                }
+            }
         }
         5 if size < 5 => {
             let mm = twin.mm.fork().unwrap();

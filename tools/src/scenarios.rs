@@ -259,6 +259,8 @@ fn truncated_initramfs(bench: &Bench) -> Result<()> {
 fn interrupt(bench: &Bench) -> Result<()> {
     let mut machine = bench.boot()?;
     machine.line("cat")?;
+    // Until cat runs, the shell's line editor has the terminal.
+    std::thread::sleep(Duration::from_millis(700));
     machine.line("echoed twice")?;
     machine.expect("echoed twice\r\nechoed twice\r\n")?;
     machine.send(CTRL_C)?;

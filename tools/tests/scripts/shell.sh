@@ -234,7 +234,8 @@ stat -c '%a' masked maskeddir
 umask 022
 touch -d '2020-01-02 03:04:05' old
 TZ=UTC stat -c '%y' old
-test file -nt old && echo "newer"
+touch -d '2021-01-02 03:04:05' young
+test young -nt old && echo "newer"
 : >file
 stat -c '%s' file
 truncate -s 10000 sparse

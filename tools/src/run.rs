@@ -39,8 +39,8 @@ pub fn debug(options: &Options) -> Result<u8> {
     let elf = kernel::elf(options.profile);
     eprintln!(
         "QEMU waits on port 1234. In another terminal (Debian: apt-get install gdb-multiarch):\n\n  \
-         gdb-multiarch {} -ex 'target remote :1234' -ex 'hbreak kernel_main' -ex continue\n\n\
-         Until the MMU is on, code runs at physical addresses; hbreak, the hardware breakpoint, works on both sides.\n\
+         gdb-multiarch {} -ex 'target remote :1234'\n\n\
+         Break with hbreak (hardware) before `continue`: memory is not yet mapped where the symbols are.\n\
          Ctrl-A x leaves QEMU.",
         elf.display()
     );

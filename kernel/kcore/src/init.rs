@@ -183,6 +183,10 @@ pub(crate) fn run_init() {
         log::info!("Run {path} as init process");
         match exec_init(path) {
             Ok(()) => return,
+            // Who asks for a program gets it or hears why not, as on Linux; init= counts before the archive's /init.
+            Err(error) if parameter("init") == Some(path) => {
+                panic!("Requested init {path} failed (error -{}).", error.number())
+            }
             Err(error) => {
                 tried.push_str(&alloc::format!(" {path} ({error})"));
                 if error != Errno::ENOENT {

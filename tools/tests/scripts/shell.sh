@@ -492,8 +492,8 @@ sleep 0.2
 jobs | sed 's/ *$//'
 bg %1 >/dev/null
 jobs | sed 's/ *&*$//'
-kill %1
-wait %1
+# One line: between two, a shell with job control drops jobs that have ended, and `wait` may come too late.
+kill %1; wait %1
 echo "job $?"
 sh -c 'sleep 0.1; exit 4' &
 fg %1 >/dev/null

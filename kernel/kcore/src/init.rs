@@ -139,7 +139,8 @@ fn kthreadd_main(_: usize) {
     }
     crate::tty::start_workers();
     loop {
-        current().set_state(task::TaskState::Idle);
+        // S, as Linux's kthreadd, whose children are the ones that show I.
+        current().set_state(task::TaskState::Interruptible);
         sched::schedule();
     }
 }

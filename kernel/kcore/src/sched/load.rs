@@ -1,5 +1,10 @@
 //! The load average: Linux's fixed-point decay over 1, 5 and 15 minutes (`kernel/sched/loadavg.c`), of tasks that run,
 //! want to run, or sleep uninterruptibly.
+//!
+//! The tick samples. A machine whose CPUs are all idle has no tick: the CPU that leaves idleness makes up for the samples
+//! that were missed, with the number of tasks that counted when the last CPU went idle (Linux `calc_global_nohz`).
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use hal::sync::IrqLock;
 
@@ -21,6 +26,10 @@ struct Load {
 
 hal::global! {
     static LOAD: IrqLock<Load> = IrqLock::new(order::RUN_QUEUE_STATS, Load { average: [0; 3], next_ns: PERIOD_NS });
+    /// Mirrors `next_ns`, to look at without the lock.
+    static NEXT_NS: AtomicU64 = AtomicU64::new(PERIOD_NS);
+    /// Tasks that counted when a CPU last went idle.
+    static ACTIVE_WHILE_IDLE: AtomicU64 = AtomicU64::new(0);
 }
 
 /// One period of decay towards `active` (in FIXED_1 units); rounds up while rising (Linux `calc_load`).
@@ -32,15 +41,36 @@ fn decay(average: u64, factor: u64, active: u64) -> u64 {
     next / FIXED_1
 }
 
-/// Brings the averages up to `now_ns`, with `active` tasks over any periods missed while all CPUs slept.
+/// Takes the samples that are due at `now_ns`, with `active` tasks. Called by the tick.
 pub fn update(now_ns: u64, active: u64) {
+    if now_ns >= NEXT_NS.load(Ordering::Relaxed) {
+        sample(now_ns, active);
+    }
+}
+
+/// A CPU goes idle; `active` tasks count from now on, all asleep if it was the last CPU.
+pub(super) fn idle_begins(active: u64) {
+    ACTIVE_WHILE_IDLE.store(active, Ordering::Relaxed);
+}
+
+/// A CPU leaves idleness: takes the samples that no tick took. A sample that a busy CPU is about to take, less than two
+/// ticks overdue, is left to it.
+pub(super) fn idle_ends(now_ns: u64) {
+    let missed_until = now_ns.saturating_sub(2 * super::TICK_NS);
+    if missed_until >= NEXT_NS.load(Ordering::Relaxed) {
+        sample(missed_until, ACTIVE_WHILE_IDLE.load(Ordering::Relaxed));
+    }
+}
+
+fn sample(until_ns: u64, active: u64) {
     let mut load = LOAD.lock();
-    while now_ns >= load.next_ns {
+    while until_ns >= load.next_ns {
         for (average, factor) in load.average.iter_mut().zip(EXP) {
             *average = decay(*average, factor, active * FIXED_1);
         }
         load.next_ns += PERIOD_NS;
     }
+    NEXT_NS.store(load.next_ns, Ordering::Relaxed);
 }
 
 /// The three averages in units of 1/2048.

@@ -268,11 +268,13 @@ fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &
     if becomes_idle && !was_idle {
         glance.idle_since.store(now, Ordering::Relaxed);
         glance.next_tick.store(u64::MAX, Ordering::Relaxed);
+        load::idle_begins(active_tasks());
         time::program_next_event();
     } else if was_idle && !becomes_idle {
         glance.idle_ns.fetch_add(now.saturating_sub(glance.idle_since.load(Ordering::Relaxed)), Ordering::Relaxed);
         glance.next_tick.store(now + TICK_NS, Ordering::Relaxed);
         // No tick came meanwhile.
+        load::idle_ends(now);
         time::update_coarse();
         time::program_next_event();
     }

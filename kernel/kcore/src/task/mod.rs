@@ -256,6 +256,7 @@ impl Task {
     /// run-queue lock. SeqCst: the store is ordered before the caller's look at its condition (Linux `set_current_state`).
     #[inline]
     pub fn set_state(&self, state: TaskState) {
+        debug_assert!(self.state().may_become(state), "{}: {:?} cannot become {state:?}", self.tid(), self.state());
         self.state.store(state as u32, Ordering::SeqCst);
     }
 

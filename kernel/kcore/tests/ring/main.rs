@@ -10,6 +10,7 @@ mod fork;
 mod fuzz;
 mod groups;
 mod interleave;
+mod load;
 mod loader;
 mod memory;
 mod model;

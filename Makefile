@@ -5,7 +5,7 @@ BUILD ?= release
 # A closed standard input stays an input.
 TOOL = tools/bootstrap.sh && cargo run --quiet --package tools --
 
-variables = EXTRA APPEND CMD BUILD SMP QEMU QEMU_ARGS FIRMWARE ICOUNT TIMEOUT KERNEL
+variables = EXTRA APPEND CMD BUILD SMP QEMU QEMU_ARGS FIRMWARE ICOUNT TIMEOUT KERNEL ROW FUNCTION
 define pass
 ifdef $(1)
 override export $(1) := $$(value $(1))
@@ -13,7 +13,7 @@ endif
 endef
 $(foreach variable,$(variables),$(eval $(call pass,$(variable))))
 
-.PHONY: help run test check image debug setup build record clean run-command
+.PHONY: help run test check image debug profile setup build record clean run-command
 .DEFAULT_GOAL = help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make check   formatting, clippy with warnings denied, unsafe count'
 	@echo 'make image   build/drupe-sd.img, ready to flash'
 	@echo 'make debug   boot stopped, with the gdb server, and say how to attach'
+	@echo 'make profile ROW=fork (or CMD=...)   count the instructions of the kernel, by function, while it runs'
 	@echo 'make setup   get what this machine lacks (the others do that first, too)'
 	@echo 'make build   the kernel and the root file system, in build/'
 	@echo 'make clean   remove what was built; downloads stay (build/ can be deleted at any time)'
@@ -37,6 +38,7 @@ help:
 	@echo '  ICOUNT=1         count guest time in instructions: repeatable'
 	@echo '  KERNEL=file      boot this image and build none; KERNEL=linux is Debian'"'"'s Linux, to compare'
 	@echo '  FIRMWARE=dir     for image: the folder with bootcode.bin, start.elf, fixup.dat'
+	@echo "  FUNCTION='name'  for profile: list the instructions of the functions with that in their names"
 	@echo "  TESTS='words'    for test: only the QEMU tests whose names contain one of the words"
 
 ifdef CMD
@@ -55,7 +57,7 @@ run:
 endif
 
 export TESTS
-test check image debug setup build record:
+test check image debug profile setup build record:
 	@$(TOOL) $@
 
 clean:

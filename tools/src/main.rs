@@ -2,7 +2,8 @@
 //! the environment (`options.rs`).
 //!
 //! To read: `setup` gets what the machine lacks, `kernel` and `initramfs` build, `qemu` has the one command line, `run`
-//! boots for a person or for `CMD`, `machine` drives a console, `scenarios` are the tests on QEMU, `rings` runs all tests.
+//! boots for a person or for `CMD`, `machine` drives a console, `scenarios` are the tests on QEMU, `rings` runs all tests,
+//! `profile` says where a row of the benchmark spends its instructions.
 
 mod apt;
 mod check;
@@ -11,6 +12,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod options;
+mod profile;
 mod qemu;
 mod rings;
 mod run;
@@ -52,6 +54,8 @@ enum Verb {
     Image,
     /// Boots stopped, with a gdb server
     Debug,
+    /// Counts the kernel's instructions, by function, while ROW (or CMD) runs
+    Profile,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +86,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         Verb::Check => check::all()?,
         Verb::Image => sdcard::make(&options)?,
         Verb::Debug => return run::debug(&options),
+        Verb::Profile => return profile::run(&options),
     }
     Ok(0)
 }

@@ -33,6 +33,10 @@ pub struct Options {
     pub timeout: Duration,
     /// `FIRMWARE`: the folder with the Pi's firmware files.
     pub firmware: Option<PathBuf>,
+    /// `ROW`: the row of the benchmark to run.
+    pub row: Option<String>,
+    /// `FUNCTION`: the function whose instructions the profiler lists.
+    pub function: Option<String>,
 }
 
 /// How QEMU keeps time.
@@ -75,6 +79,8 @@ impl Options {
             icount,
             timeout: Duration::from_secs(number("TIMEOUT")?.unwrap_or(120)),
             firmware: given("FIRMWARE").map(PathBuf::from),
+            row: given("ROW"),
+            function: given("FUNCTION"),
         })
     }
 

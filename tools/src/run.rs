@@ -27,7 +27,7 @@ const COMMAND_FILE: &str = "etc/drupe/cmd";
 pub fn run(options: &Options) -> Result<u8> {
     let (outfit, boot) = prepare(options)?;
     match &options.command {
-        Some(command) => run_command(&outfit, options, boot, command),
+        Some(command) => run_command(&outfit, options, boot, command, Ending::Mark),
         None => interactive(&outfit, options, &boot),
     }
 }
@@ -47,7 +47,7 @@ pub fn debug(options: &Options) -> Result<u8> {
     interactive(&outfit, options, &boot)
 }
 
-fn prepare(options: &Options) -> Result<(Outfit, Boot)> {
+pub fn prepare(options: &Options) -> Result<(Outfit, Boot)> {
     let outfit = setup::outfit(options)?;
     let kernel = kernel::image(options)?;
     let initrd = initramfs::build(&outfit, options.extra.as_deref())?;
@@ -63,7 +63,17 @@ fn interactive(outfit: &Outfit, options: &Options, boot: &Boot) -> Result<u8> {
     Err(anyhow::Error::from(error).context(format!("cannot run {}", outfit.qemu.display())))
 }
 
-fn run_command(outfit: &Outfit, options: &Options, mut boot: Boot, command: &str) -> Result<u8> {
+/// When QEMU is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With the mark that has the command's status.
+    Mark,
+    /// When the guest powers off, so that QEMU itself ends in order.
+    PowerOff,
+}
+
+/// Boots, runs `command`, passes its output on, and returns its status.
+pub fn run_command(outfit: &Outfit, options: &Options, mut boot: Boot, command: &str, ending: Ending) -> Result<u8> {
     let base = boot.initrd.take().unwrap_or_default();
     // More than one may run at a time.
     let initrd = workspace::build(&format!("initramfs-cmd-{}.cpio", std::process::id()));
@@ -74,7 +84,11 @@ fn run_command(outfit: &Outfit, options: &Options, mut boot: Boot, command: &str
     let machine = Machine::start(boot.command(outfit, options, Console::Pipes), options.timeout);
     let status = machine.and_then(|mut machine| {
         machine.close_input();
-        follow(&mut machine)
+        let status = follow(&mut machine)?;
+        if ending == Ending::PowerOff && !matches!(status, STATUS_TIMEOUT | STATUS_PANIC) {
+            machine.expect_end()?;
+        }
+        Ok(status)
     });
     std::fs::remove_file(initrd)?;
     status

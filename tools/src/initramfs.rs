@@ -58,10 +58,11 @@ const FILES: &[(&str, &str)] = &[
 pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
     let init = user_program("init")?;
     let abitest = user_program("abitest")?;
+    let bench = user_program("bench")?;
     let target = workspace::build("initramfs.cpio");
     let partial = target.with_extension("partial");
     let step = Step::start("Packing the initramfs");
-    let inputs = [&init, &abitest, &outfit.busybox];
+    let inputs = [&init, &abitest, &bench, &outfit.busybox];
     let newest = inputs.iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
     let mtime = newest.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
     let mut archive = Archive::new(BufWriter::new(File::create(&partial)?), u32::try_from(mtime).unwrap_or(u32::MAX));
@@ -78,6 +79,7 @@ pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
         archive.symlink(&applet, "/bin/busybox")?;
     }
     archive.file("usr/bin/abitest", 0o755, &fs::read(&abitest)?)?;
+    archive.file("usr/bin/bench", 0o755, &fs::read(&bench)?)?;
     for (name, text) in FILES {
         archive.file(name, 0o644, text.as_bytes())?;
     }

@@ -8,8 +8,16 @@ use std::path::Path;
 
 use crate::workspace;
 
-const CRATES: [&str; 7] =
-    ["kernel/abi", "kernel/hal", "kernel/kcore", "kernel/src", "tools/src", "userland/init", "userland/abitest"];
+const CRATES: [&str; 8] = [
+    "kernel/abi",
+    "kernel/hal",
+    "kernel/kcore",
+    "kernel/src",
+    "tools/src",
+    "userland/init",
+    "userland/abitest",
+    "userland/bench",
+];
 const RECORD: &str = "tools/unsafe-count";
 
 /// Prints the counts and fails when one is larger than recorded. A crate without a record may have none.

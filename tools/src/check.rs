@@ -21,7 +21,10 @@ pub fn all() -> Result<()> {
         ("Checking the formatting", vec!["fmt".into(), "--all".into(), "--check".into()]),
         ("Clippy for this machine", clippy(&["--all-targets"])),
         ("Clippy for the kernel", clippy(&["-p", "drupe", "--target", KERNEL_TARGET])),
-        ("Clippy for the user programs", clippy(&["-p", "init", "-p", "abitest", "--target", USER_TARGET])),
+        (
+            "Clippy for the user programs",
+            clippy(&["-p", "init", "-p", "abitest", "-p", "bench", "--target", USER_TARGET]),
+        ),
     ];
     let mut failed = Vec::new();
     for (title, arguments) in checks {

@@ -28,7 +28,7 @@ const FRAMES: usize = 3;
 /// Runs `ROW` or `CMD` under the plugin and prints the tables. Returns the command's status.
 pub fn run(options: &Options) -> Result<u8> {
     let command = match (&options.row, &options.command) {
-        (Some(row), _) => format!("bench --row {row}"),
+        (Some(row), _) => format!("bench {row}"),
         (None, Some(command)) => command.clone(),
         (None, None) => return Err(anyhow!("what to profile? Give ROW=fork (a row of the benchmark) or CMD='...'")),
     };

@@ -66,7 +66,7 @@ pub fn mark_begin() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: Arm ARM C6.2: a HINT that is not allocated is a NOP.
     unsafe {
-        asm!("hint #64", options(nostack));
+        asm!("hint #126", options(nostack));
     }
 }
 
@@ -76,7 +76,7 @@ pub fn mark_end() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        asm!("hint #65", options(nostack));
+        asm!("hint #127", options(nostack));
     }
 }
 

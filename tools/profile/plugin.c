@@ -1,6 +1,6 @@
 /* The counter behind `make profile`: a TCG plugin that counts how often the guest executes each instruction of its kernel.
  *
- * The guest's program says when to count. It executes `hint #64` and `hint #65`, which no processor gives a meaning and
+ * The guest's program says when to count. It executes `hint #126` and `hint #127`, which no processor gives a meaning and
  * all run as NOP; between the two the plugin counts. A guest that never executes the first is counted from the start.
  * Counting is by instruction and not by translation block, because a block that faults in its middle was not executed
  * whole. It is exact under -icount, where QEMU runs one processor at a time.
@@ -53,7 +53,7 @@ __attribute__((constructor)) static void choose_version(void) {
     if (qemu_plugin_scoreboard_new) qemu_plugin_version = 2;
 }
 
-enum { HINT_BEGIN = 0xd503281f, HINT_END = 0xd503283f };
+enum { HINT_BEGIN = 0xd5032fdf, HINT_END = 0xd5032fff };
 
 struct counter {
     uint64_t address, count;

@@ -39,15 +39,23 @@ pub fn run(options: &Options) -> Result<u8> {
     let plugin = plugin()?;
     options.qemu_args.extend(["-plugin".into(), format!("{},out={}", plugin.display(), counts.display())]);
     let (outfit, boot) = run::prepare(&options)?;
-    let status = run::run_command(&outfit, &options, boot, &command, Ending::PowerOff)?;
-    ensure!(status == 0, "{command:?} exited with {status}");
+    let outcome = run::run_command(&outfit, &options, boot, &command, Ending::PowerOff)?;
+    ensure!(outcome.status == 0, "{command:?} exited with {}", outcome.status);
     let text = fs::read_to_string(&counts).with_context(|| counts.display().to_string())?;
-    let profile = Profile::new(&text, &kernel::elf(options.profile))?;
+    let profile = Profile::new(&text, &kernel::elf(options.profile), operations(&outcome.output))?;
+    ensure!(options.row.is_none() || profile.windows > 0, "the row set no marks, so nothing was measured");
     match &options.function {
         Some(name) => profile.print_instructions(name)?,
         None => profile.print_functions()?,
     }
     Ok(0)
+}
+
+/// The benchmark says how many operations lie between its marks.
+fn operations(output: &str) -> Option<u64> {
+    let numbers =
+        output.lines().filter_map(|line| line.strip_prefix("marked ")?.rsplit(' ').next()?.parse::<u64>().ok());
+    Some(numbers.sum()).filter(|sum| *sum > 0)
 }
 
 /// Builds the plugin when it is older than its source.
@@ -78,6 +86,8 @@ struct Profile {
     user: u64,
     /// How often counting began; 0 when the program set no marks.
     windows: u64,
+    /// How many operations were counted, when the benchmark said so.
+    operations: Option<u64>,
     /// Start and name, by start.
     functions: Vec<(u64, String)>,
     lines: Loader,
@@ -91,14 +101,14 @@ struct Share {
 }
 
 impl Profile {
-    fn new(counts: &str, elf: &Path) -> Result<Profile> {
+    fn new(counts: &str, elf: &Path, operations: Option<u64>) -> Result<Profile> {
         let bytes = fs::read(elf)?;
         let parsed = Elf::parse(&bytes)?;
         let start = symbols::address(&parsed, "__kernel_start").map_err(|reason| anyhow!(reason))?;
         let functions = symbols::functions(&parsed).map_err(|reason| anyhow!(reason))?;
         let functions = functions.into_iter().map(|(offset, name)| (start + u64::from(offset), name)).collect();
         let lines = Loader::new(elf).map_err(|error| anyhow!("{}: {error}", elf.display()))?;
-        let mut profile = Profile { kernel: Vec::new(), user: 0, windows: 0, functions, lines };
+        let mut profile = Profile { kernel: Vec::new(), user: 0, windows: 0, operations, functions, lines };
         for line in counts.lines() {
             let mut words = line.splitn(3, ' ');
             let (key, count) = (words.next().unwrap_or(""), words.next().unwrap_or("").parse().context("a count")?);
@@ -178,14 +188,15 @@ impl Profile {
         let total = self.total();
         println!("\n{:>6} {:>13} {:>10}  function", "share", "instructions", "calls");
         for (name, share) in hottest(functions) {
-            println!("{} {:>13} {:>10}  {name}", percent(share.instructions, total), share.instructions, share.calls);
+            let (instructions, calls) = (self.per_operation(share.instructions), self.per_operation(share.calls));
+            println!("{} {instructions:>13} {calls:>10}  {name}", percent(share.instructions, total));
         }
         println!("\nThe same by our innermost function, wherever it was inlined:");
         println!("{:>6} {:>13}  function", "share", "instructions");
         for (name, share) in hottest(inlined) {
-            println!("{} {:>13}  {name}", percent(share.instructions, total), share.instructions);
+            println!("{} {:>13}  {name}", percent(share.instructions, total), self.per_operation(share.instructions));
         }
-        println!("\n{total} instructions in the kernel, {} in programs, {}", self.user, self.windows_text());
+        self.print_totals();
         Ok(())
     }
 
@@ -208,22 +219,33 @@ impl Profile {
             println!(
                 "{} {:>10} {:x}  {:<44} {shown}",
                 percent(instruction.count, total),
-                instruction.count,
+                self.per_operation(instruction.count),
                 instruction.address,
                 instruction.text
             );
             last_place = place;
         }
         ensure!(last_function != 0, "FUNCTION={name}: no instruction of such a function was executed");
-        println!("\n{total} instructions in the kernel, {} in programs, {}", self.user, self.windows_text());
+        self.print_totals();
         Ok(())
     }
 
-    fn windows_text(&self) -> String {
-        match self.windows {
-            0 => "the whole run (the program set no marks)".to_string(),
-            n => format!("between {n} pairs of marks"),
+    /// A count as it is shown.
+    fn per_operation(&self, count: u64) -> String {
+        match self.operations {
+            Some(operations) => format!("{:.1}", count as f64 / operations as f64),
+            None => count.to_string(),
         }
+    }
+
+    fn print_totals(&self) {
+        let of_all = match (self.operations, self.windows) {
+            (Some(operations), _) => format!("for one operation (the mean of {operations})"),
+            (None, 0) => "in the whole run (the program set no marks)".to_string(),
+            (None, windows) => format!("between {windows} pairs of marks"),
+        };
+        let (kernel, user) = (self.per_operation(self.total()), self.per_operation(self.user));
+        println!("\n{kernel} instructions in the kernel and {user} in programs {of_all}");
     }
 }
 

@@ -27,7 +27,7 @@ const COMMAND_FILE: &str = "etc/drupe/cmd";
 pub fn run(options: &Options) -> Result<u8> {
     let (outfit, boot) = prepare(options)?;
     match &options.command {
-        Some(command) => run_command(&outfit, options, boot, command, Ending::Mark),
+        Some(command) => Ok(run_command(&outfit, options, boot, command, Ending::Mark)?.status),
         None => interactive(&outfit, options, &boot),
     }
 }
@@ -72,8 +72,22 @@ pub enum Ending {
     PowerOff,
 }
 
-/// Boots, runs `command`, passes its output on, and returns its status.
-pub fn run_command(outfit: &Outfit, options: &Options, mut boot: Boot, command: &str, ending: Ending) -> Result<u8> {
+/// What a command left.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub status: u8,
+    /// With the marks around it.
+    pub output: String,
+}
+
+/// Boots, runs `command`, and passes its output on.
+pub fn run_command(
+    outfit: &Outfit,
+    options: &Options,
+    mut boot: Boot,
+    command: &str,
+    ending: Ending,
+) -> Result<Outcome> {
     let base = boot.initrd.take().unwrap_or_default();
     // More than one may run at a time.
     let initrd = workspace::build(&format!("initramfs-cmd-{}.cpio", std::process::id()));
@@ -84,27 +98,30 @@ pub fn run_command(outfit: &Outfit, options: &Options, mut boot: Boot, command: 
     let machine = Machine::start(boot.command(outfit, options, Console::Pipes), options.timeout);
     let status = machine.and_then(|mut machine| {
         machine.close_input();
-        let status = follow(&mut machine)?;
-        if ending == Ending::PowerOff && !matches!(status, STATUS_TIMEOUT | STATUS_PANIC) {
+        let outcome = follow(&mut machine)?;
+        if ending == Ending::PowerOff && !matches!(outcome.status, STATUS_TIMEOUT | STATUS_PANIC) {
             machine.expect_end()?;
         }
-        Ok(status)
+        Ok(outcome)
     });
     std::fs::remove_file(initrd)?;
     status
 }
 
 /// Passes the output between the marks on and finds the status.
-fn follow(machine: &mut Machine) -> Result<u8> {
+fn follow(machine: &mut Machine) -> Result<Outcome> {
     let mut pass = Pass::default();
+    let mut output = String::new();
     let failure = loop {
         match machine.more() {
             Ok(Some(text)) => {
+                let fresh = pass.take(&text);
                 let mut out = std::io::stdout().lock();
-                out.write_all(pass.take(&text).as_bytes())?;
+                out.write_all(fresh.as_bytes())?;
                 out.flush()?;
+                output.push_str(&fresh);
                 if let Some(status) = pass.status {
-                    return Ok(status);
+                    return Ok(Outcome { status, output });
                 }
             }
             Ok(None) => break Failure::Ended,
@@ -122,7 +139,7 @@ fn follow(machine: &mut Machine) -> Result<u8> {
         Failure::Ended => ("QEMU ended before the command did", STATUS_PANIC),
     };
     eprintln!("{:#}", machine.complaint(reason));
-    Ok(status)
+    Ok(Outcome { status, output })
 }
 
 /// Finds the marks in a console that arrives in pieces.

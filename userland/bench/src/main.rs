@@ -2,7 +2,7 @@
 //!
 //! `bench` runs every row, `bench ROW...` those whose names are given, `bench --list` lists them. One line per row:
 //! `row NAME MEDIAN MIN MAX`, in nanoseconds for one operation, or `row NAME unsupported ERRNO` where the kernel lacks
-//! what the row is about. Times are guest time; they mean something only where the clock counts instructions (`make
+//! what the row is about. Before it, `marked NAME N` says how many operations lie between the marks. Times are guest time; they mean something only where the clock counts instructions (`make
 //! bench`).
 //!
 //! A row says in its comment what one operation is. Everything runs pinned to CPU 0 unless the row says otherwise.
@@ -48,6 +48,7 @@ fn run(row: &Row) {
     let mut meter = Meter::default();
     match (row.run)(&mut meter) {
         Ok(()) => {
+            println!("marked {} {}", row.name, meter.marked());
             let summary = meter.summary();
             println!("row {} {} {} {}", row.name, summary.median, summary.min, summary.max);
         }

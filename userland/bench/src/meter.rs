@@ -14,6 +14,8 @@ const MOST_OPERATIONS: u64 = 100_000;
 pub struct Meter {
     /// Nanoseconds for one operation.
     samples: Vec<f64>,
+    /// Operations between the marks, those that were not counted included.
+    marked: u64,
 }
 
 /// What one operation took (ns).
@@ -28,14 +30,14 @@ impl Meter {
     pub fn repeat(&mut self, mut operation: impl FnMut() -> Result<()>) -> Result<()> {
         let mut count = 1;
         loop {
-            let taken = timed(count, &mut operation)?;
+            let taken = self.timed(count, count, &mut operation)?;
             if taken >= BATCH_TIME || count >= MOST_OPERATIONS {
                 break;
             }
             count = (count * BATCH_TIME / taken.max(1)).clamp(count + 1, count * 16);
         }
         for _ in 0..BATCHES {
-            let taken = timed(count, &mut operation)?;
+            let taken = self.timed(count, count, &mut operation)?;
             self.add(taken, count);
         }
         Ok(())
@@ -51,7 +53,7 @@ impl Meter {
         // One more than counted, to warm up.
         for batch in 0..=BATCHES {
             let mut state = setup()?;
-            let taken = timed(1, &mut || body(&mut state))?;
+            let taken = self.timed(1, operations, &mut || body(&mut state))?;
             if batch > 0 {
                 self.add(taken, operations);
             }
@@ -62,6 +64,23 @@ impl Meter {
     /// Every sample becomes `numerator / denominator` of what it was.
     pub fn scale(&mut self, numerator: usize, denominator: usize) {
         self.samples.iter_mut().for_each(|sample| *sample *= numerator as f64 / denominator as f64);
+        self.marked = self.marked * denominator as u64 / numerator as u64;
+    }
+
+    /// How many operations `make profile` saw.
+    pub fn marked(&self) -> u64 {
+        self.marked
+    }
+
+    /// Calls `body` `count` times, which is `operations` operations.
+    fn timed(&mut self, count: u64, operations: u64, body: &mut impl FnMut() -> Result<()>) -> Result<u64> {
+        self.marked += operations;
+        let start = sys::now();
+        sys::mark_begin();
+        let result = (0..count).try_for_each(|_| body());
+        sys::mark_end();
+        let taken = sys::now() - start;
+        result.map(|()| taken)
     }
 
     fn add(&mut self, taken: u64, operations: u64) {
@@ -73,13 +92,4 @@ impl Meter {
         let at = |index: usize| self.samples.get(index).map_or(0, |sample| sample.round() as u64);
         Summary { median: at(self.samples.len() / 2), min: at(0), max: at(self.samples.len().saturating_sub(1)) }
     }
-}
-
-fn timed(count: u64, operation: &mut impl FnMut() -> Result<()>) -> Result<u64> {
-    let start = sys::now();
-    sys::mark_begin();
-    let result = (0..count).try_for_each(|_| operation());
-    sys::mark_end();
-    let taken = sys::now() - start;
-    result.map(|()| taken)
 }

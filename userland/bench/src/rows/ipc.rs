@@ -32,23 +32,31 @@ impl Drop for Partner {
 }
 
 /// The two ends of a pipe: to read from, to write to. They stay open until the program ends.
-fn pipe() -> Result<(usize, usize)> {
+pub fn pipe() -> Result<(usize, usize)> {
     let mut ends = [0_i32; 2];
     call(sys::SYS_pipe2, [ends.as_mut_ptr().addr(), 0])?;
     Ok((ends[0] as usize, ends[1] as usize))
 }
 
-fn read_byte(fd: usize) -> Result<()> {
+/// Reads a byte; at the end of file it is EPIPE.
+pub fn read(fd: usize) -> Result<u8> {
     let mut byte = 0_u8;
     match call(sys::SYS_read, [fd, (&raw mut byte).addr(), 1])? {
-        1 => Ok(()),
+        1 => Ok(byte),
         _ => Err(Errno(sys::EPIPE)),
     }
 }
 
-fn write_byte(fd: usize) -> Result<()> {
-    let byte = 0_u8;
+fn read_byte(fd: usize) -> Result<()> {
+    read(fd).map(drop)
+}
+
+pub fn write(fd: usize, byte: u8) -> Result<()> {
     call(sys::SYS_write, [fd, (&raw const byte).addr(), 1]).map(drop)
+}
+
+fn write_byte(fd: usize) -> Result<()> {
+    write(fd, 0)
 }
 
 fn echo(from: usize, to: usize) -> Result<()> {

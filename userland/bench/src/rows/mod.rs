@@ -2,6 +2,7 @@
 
 mod calls;
 mod files;
+mod growth;
 mod ipc;
 mod memory;
 mod process;
@@ -18,4 +19,9 @@ pub struct Row {
 /// All of them, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Row> {
     [calls::ROWS, files::ROWS, memory::ROWS, process::ROWS, ipc::ROWS].into_iter().flatten()
+}
+
+/// What shows how costs grow.
+pub fn growth() -> impl Iterator<Item = &'static Row> {
+    [growth::MEMORY, growth::TASKS].into_iter().flatten()
 }

@@ -21,7 +21,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// fork, exit in the child, wait.
-fn fork(meter: &mut Meter) -> Result<()> {
+pub fn fork(meter: &mut Meter) -> Result<()> {
     meter.repeat(|| sys::wait(sys::child(|| Ok(()))?))
 }
 
@@ -32,7 +32,7 @@ fn fork_16m(meter: &mut Meter) -> Result<()> {
 }
 
 /// fork, execve of a tiny static program, its exit, wait.
-fn fork_exec(meter: &mut Meter) -> Result<()> {
+pub fn fork_exec(meter: &mut Meter) -> Result<()> {
     tiny()?;
     meter.repeat(|| sys::wait(sys::child(|| Err(sys::exec(&[TINY])))?))
 }

@@ -164,7 +164,9 @@ pub fn switch_owned<T>(previous: Arc<T>, next: Arc<T>, thread_of: fn(&T) -> &Thr
     unsafe { arch::switch(thread_of(&*from), thread_of(&*to)) };
 }
 
-/// Makes `owner`'s thread the current one of this CPU without a switch: the boot flow becomes the idle task.
+/// Makes `owner`'s thread the current one of this CPU without a switch: the boot flow becomes the idle task. The caller's
+/// own code may still take the former thread for the current one; what it calls next, out of the compiler's sight, does not.
+#[inline(never)]
 pub fn adopt_boot_flow<T: Send + Sync + 'static>(owner: &Arc<T>, thread: &Thread) {
     thread.bind(owner);
     arch::set_current(thread);

@@ -87,7 +87,12 @@ pub fn start(params: BootParams) -> ! {
     let params = PARAMS.call_once(|| params);
     let handlers = HANDLERS.call_once(|| Box::leak(Box::new(trap::handlers(params.interrupt))));
     hal::trap::install(handlers);
-    sched::adopt_idle(&kthread::idle(0));
+    sched::adopt_idle(&kthread::idle(0), start_as_idle)
+}
+
+/// The rest of [`start`], as the idle task of the boot CPU.
+fn start_as_idle() -> ! {
+    let params = PARAMS.get().expect("start sets them");
     crate::printk::configure(command_line());
     crate::random::init();
     log::info!("Memory: {} KiB available of {} KiB", frame::free_count() * 4, hal::mem::total_bytes() >> 10);
@@ -126,7 +131,10 @@ fn start_secondaries(params: &BootParams) {
 /// A secondary CPU: its flow becomes its idle task.
 pub fn secondary() -> ! {
     let cpu = hal::cpu::id();
-    sched::adopt_idle(&kthread::idle(cpu));
+    sched::adopt_idle(&kthread::idle(cpu), secondary_as_idle)
+}
+
+fn secondary_as_idle() -> ! {
     SECONDARIES.fetch_add(1, Ordering::Relaxed);
     hal::cpu::irq_enable();
     sched::idle_loop()

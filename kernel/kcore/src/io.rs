@@ -19,8 +19,8 @@ pub struct UserRun {
 }
 
 enum Runs<'a> {
-    /// The common case, without allocation.
-    One(UserRun),
+    /// One run of user memory from this address on, the common case: what is left of it is `remaining`.
+    One(u64),
     Many(Vec<UserRun>, usize),
     Kernel(&'a mut [u8]),
     KernelConst(&'a [u8]),
@@ -29,7 +29,6 @@ enum Runs<'a> {
 impl Runs<'_> {
     fn current_user(&mut self) -> Option<&mut UserRun> {
         match self {
-            Runs::One(run) if run.length > 0 => Some(run),
             Runs::Many(runs, at) => {
                 while runs.get(*at).is_some_and(|run| run.length == 0) {
                     *at += 1;
@@ -60,7 +59,7 @@ fn total(runs: &[UserRun]) -> usize {
 impl<'a> IoDst<'a> {
     /// User memory, one run.
     pub fn user(address: u64, length: usize) -> Self {
-        Self { runs: Runs::One(UserRun { address, length }), remaining: length }
+        Self { runs: Runs::One(address), remaining: length }
     }
 
     /// User memory, an iovec array.
@@ -119,11 +118,21 @@ impl<'a> IoDst<'a> {
     }
 
     /// Runs `step(target, done, n)` over the runs; a step's error carries the bytes it did before the bad address.
+    #[inline(always)]
     fn each(
         &mut self,
         length: usize,
         mut step: impl FnMut(Target<'_>, usize, usize) -> core::result::Result<(), usize>,
     ) -> Result<usize> {
+        if let Runs::One(address) = &mut self.runs {
+            let n = length.min(self.remaining);
+            let outcome = step(Target::User(*address), 0, n);
+            let moved = outcome.err().unwrap_or(n);
+            // An address that nothing looked at (/dev/null) may be anything.
+            *address = address.wrapping_add(moved as u64);
+            self.remaining -= moved;
+            return if moved == 0 && outcome.is_err() { Err(Errno::EFAULT) } else { Ok(moved) };
+        }
         let mut done = 0;
         while done < length && self.remaining > 0 {
             let want = (length - done).min(self.remaining);
@@ -138,7 +147,6 @@ impl<'a> IoDst<'a> {
                 let n = want.min(run.length);
                 let outcome = step(Target::User(run.address), done, n);
                 let moved = outcome.err().unwrap_or(n);
-                // An address that nothing looked at (/dev/null) may be anything.
                 run.address = run.address.wrapping_add(moved as u64);
                 run.length -= moved;
                 (n, outcome)
@@ -167,7 +175,7 @@ enum Origin<'a> {
 impl<'a> IoSrc<'a> {
     /// User memory, one run.
     pub fn user(address: u64, length: usize) -> Self {
-        Self { runs: Runs::One(UserRun { address, length }), remaining: length }
+        Self { runs: Runs::One(address), remaining: length }
     }
 
     /// User memory, an iovec array.
@@ -219,11 +227,21 @@ impl<'a> IoSrc<'a> {
         self.each(length, |_, _, _| Ok(())).unwrap_or(0)
     }
 
+    #[inline(always)]
     fn each(
         &mut self,
         length: usize,
         mut step: impl FnMut(Origin<'_>, usize, usize) -> core::result::Result<(), usize>,
     ) -> Result<usize> {
+        if let Runs::One(address) = &mut self.runs {
+            let n = length.min(self.remaining);
+            let outcome = step(Origin::User(*address), 0, n);
+            let moved = outcome.err().unwrap_or(n);
+            // An address that nothing looked at (/dev/null) may be anything.
+            *address = address.wrapping_add(moved as u64);
+            self.remaining -= moved;
+            return if moved == 0 && outcome.is_err() { Err(Errno::EFAULT) } else { Ok(moved) };
+        }
         let mut done = 0;
         while done < length && self.remaining > 0 {
             let want = (length - done).min(self.remaining);
@@ -237,7 +255,6 @@ impl<'a> IoSrc<'a> {
                 let n = want.min(run.length);
                 let outcome = step(Origin::User(run.address), done, n);
                 let moved = outcome.err().unwrap_or(n);
-                // An address that nothing looked at (/dev/null) may be anything.
                 run.address = run.address.wrapping_add(moved as u64);
                 run.length -= moved;
                 (n, outcome)

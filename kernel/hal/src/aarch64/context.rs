@@ -250,7 +250,11 @@ pub(super) fn install_boot_thread(cpu: usize) {
 
 #[inline(always)]
 pub fn current() -> &'static Thread {
-    let thread = TPIDR_EL1.get() as *const Thread;
+    let thread: *const Thread;
+    // SAFETY: reads a register. `pure`: seen from one thread it never changes (a switch returns to the thread that called
+    // it), so the compiler may read it once for a whole function, as Linux's `get_current` lets it. `set_current`, the
+    // exception, is not inlined into what goes on afterwards (`adopt_boot_flow`).
+    unsafe { core::arch::asm!("mrs {}, tpidr_el1", out(reg) thread, options(pure, nomem, nostack, preserves_flags)) };
     // SAFETY: TPIDR_EL1 holds the current thread from `install_boot_thread` on, which is static or outlives its running
     // (door contract). A thread that is preempted between the two lines still reads its own.
     unsafe { &*thread }

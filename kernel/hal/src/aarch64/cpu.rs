@@ -108,8 +108,14 @@ pub fn preempt_enable_no_resched() {
 
 #[inline(always)]
 pub fn preempt_enable() {
-    preempt_enable_no_resched();
-    preempt_check();
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    let thread = current();
+    let count = thread.arch.preempt_count.load(Ordering::Relaxed);
+    debug_assert!(count > 0, "preempt count underflow");
+    thread.arch.preempt_count.store(count.wrapping_sub(1), Ordering::Relaxed);
+    if count == 1 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 {
+        preempt_now();
+    }
 }
 
 /// Lets a reschedule that is due happen, if nothing forbids it.

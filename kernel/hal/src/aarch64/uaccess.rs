@@ -1,7 +1,8 @@
 //! User memory by unprivileged loads and stores (LDTR, STTR; Arm ARM C6.2.221): the MMU checks them as if user code ran.
 //!
 //! Each such instruction has an entry in the exception table; a miss that kcore does not resolve goes on at its fix-up.
-//! Bulk copies move 64 bytes a turn; after a fault in one the byte loop finds out how far it gets. Strings are read a word
+//! There are no unprivileged pairs, so bulk copies cost a load or store for each 8 bytes; a turn is 256 bytes because that
+//! is what their offsets reach. After a fault in one the byte loop finds out how far it gets. Strings are read a word
 //! at a time; where a word would reach past what is mapped, byte by byte.
 
 use core::arch::global_asm;
@@ -145,155 +146,199 @@ global_asm!(
     .popsection
     .endm
 
+    // A user access that goes on at \fixup if it misses.
+    .macro user op, register, base, offset, fixup
+    .Luser\@:
+    \op     \register, [\base, #\offset]
+    ex      .Luser\@, \fixup
+    .endm
+    .macro load_eight offset, fixup
+    user    ldtr, x3, x1, \offset, \fixup
+    user    ldtr, x4, x1, (\offset + 8), \fixup
+    user    ldtr, x5, x1, (\offset + 16), \fixup
+    user    ldtr, x6, x1, (\offset + 24), \fixup
+    user    ldtr, x7, x1, (\offset + 32), \fixup
+    user    ldtr, x8, x1, (\offset + 40), \fixup
+    user    ldtr, x9, x1, (\offset + 48), \fixup
+    user    ldtr, x10, x1, (\offset + 56), \fixup
+    stp     x3, x4, [x0, #\offset]
+    stp     x5, x6, [x0, #(\offset + 16)]
+    stp     x7, x8, [x0, #(\offset + 32)]
+    stp     x9, x10, [x0, #(\offset + 48)]
+    .endm
+    .macro store_eight offset, fixup
+    ldp     x3, x4, [x1, #\offset]
+    ldp     x5, x6, [x1, #(\offset + 16)]
+    ldp     x7, x8, [x1, #(\offset + 32)]
+    ldp     x9, x10, [x1, #(\offset + 48)]
+    user    sttr, x3, x0, \offset, \fixup
+    user    sttr, x4, x0, (\offset + 8), \fixup
+    user    sttr, x5, x0, (\offset + 16), \fixup
+    user    sttr, x6, x0, (\offset + 24), \fixup
+    user    sttr, x7, x0, (\offset + 32), \fixup
+    user    sttr, x8, x0, (\offset + 40), \fixup
+    user    sttr, x9, x0, (\offset + 48), \fixup
+    user    sttr, x10, x0, (\offset + 56), \fixup
+    .endm
+    .macro zero_eight offset, fixup
+    .irp word, 0, 8, 16, 24, 32, 40, 48, 56
+    user    sttr, xzr, x0, (\offset + \word), \fixup
+    .endr
+    .endm
+
     .pushsection .text, "ax"
-    // x0: kernel destination, x1: user source, x2: length.
+    // x0: kernel destination, x1: user source, x2: length. Turns of 256, 64, 8, 4 and 1 bytes. After a miss in a long turn
+    // (12 to 14: x2 is what is left less the turn) the byte loop finds out how far it gets.
 __copy_from_user:
-    subs    x2, x2, #64
+    cmp     x2, #64
+    b.lo    4f
+    subs    x2, x2, #256
     b.lo    2f
-1:
-10: ldtr    x3, [x1]
-11: ldtr    x4, [x1, #8]
-12: ldtr    x5, [x1, #16]
-13: ldtr    x6, [x1, #24]
-14: ldtr    x7, [x1, #32]
-15: ldtr    x8, [x1, #40]
-16: ldtr    x9, [x1, #48]
-17: ldtr    x10, [x1, #56]
-    stp     x3, x4, [x0]
-    stp     x5, x6, [x0, #16]
-    stp     x7, x8, [x0, #32]
-    stp     x9, x10, [x0, #48]
+1:  load_eight  0, 12f
+    load_eight  64, 12f
+    load_eight  128, 12f
+    load_eight  192, 12f
+    add     x0, x0, #256
+    add     x1, x1, #256
+    subs    x2, x2, #256
+    b.hs    1b
+2:  adds    x2, x2, #192
+    b.lo    33f
+3:  load_eight  0, 13f
     add     x0, x0, #64
     add     x1, x1, #64
     subs    x2, x2, #64
-    b.hs    1b
-2:  adds    x2, x2, #64
-    b.eq    4f
-    subs    x2, x2, #8
-    b.lo    5f
-6:
-18: ldtr    x3, [x1]
+    b.hs    3b
+33: add     x2, x2, #64
+4:  subs    x2, x2, #8
+    b.lo    6f
+5:  user    ldtr, x3, x1, 0, 14f
     str     x3, [x0], #8
     add     x1, x1, #8
     subs    x2, x2, #8
-    b.hs    6b
-5:  adds    x2, x2, #8
-    b.eq    4f
-3:
-19: ldtrb   w3, [x1]
+    b.hs    5b
+6:  adds    x2, x2, #8
+    b.eq    9f
+    tbz     x2, #2, 8f
+    user    ldtr, w3, x1, 0, 8f
+    str     w3, [x0], #4
+    add     x1, x1, #4
+    subs    x2, x2, #4
+    b.eq    9f
+8:  user    ldtrb, w3, x1, 0, 9f
     strb    w3, [x0], #1
     add     x1, x1, #1
     subs    x2, x2, #1
-    b.ne    3b
-4:  mov     x0, x2
+    b.ne    8b
+9:  mov     x0, x2
     ret
-    // A fault in the 64-byte turn, and in the 8-byte turn: x2 is what is left less the turn.
-7:  add     x2, x2, #64
-    b       3b
-8:  add     x2, x2, #8
-    b       3b
-    ex      10b, 7b
-    ex      11b, 7b
-    ex      12b, 7b
-    ex      13b, 7b
-    ex      14b, 7b
-    ex      15b, 7b
-    ex      16b, 7b
-    ex      17b, 7b
-    ex      18b, 8b
-    ex      19b, 4b
+12: add     x2, x2, #256
+    b       8b
+13: add     x2, x2, #64
+    b       8b
+14: add     x2, x2, #8
+    b       8b
 
     // x0: user destination, x1: kernel source, x2: length.
 __copy_to_user:
-    subs    x2, x2, #64
+    cmp     x2, #64
+    b.lo    4f
+    subs    x2, x2, #256
     b.lo    2f
-1:  ldp     x3, x4, [x1]
-    ldp     x5, x6, [x1, #16]
-    ldp     x7, x8, [x1, #32]
-    ldp     x9, x10, [x1, #48]
-10: sttr    x3, [x0]
-11: sttr    x4, [x0, #8]
-12: sttr    x5, [x0, #16]
-13: sttr    x6, [x0, #24]
-14: sttr    x7, [x0, #32]
-15: sttr    x8, [x0, #40]
-16: sttr    x9, [x0, #48]
-17: sttr    x10, [x0, #56]
+1:  store_eight  0, 12f
+    store_eight  64, 12f
+    store_eight  128, 12f
+    store_eight  192, 12f
+    add     x0, x0, #256
+    add     x1, x1, #256
+    subs    x2, x2, #256
+    b.hs    1b
+2:  adds    x2, x2, #192
+    b.lo    33f
+3:  store_eight  0, 13f
     add     x0, x0, #64
     add     x1, x1, #64
     subs    x2, x2, #64
-    b.hs    1b
-2:  adds    x2, x2, #64
-    b.eq    4f
-    subs    x2, x2, #8
-    b.lo    5f
-6:  ldr     x3, [x1]
-18: sttr    x3, [x0]
+    b.hs    3b
+33: add     x2, x2, #64
+4:  subs    x2, x2, #8
+    b.lo    6f
+5:  ldr     x3, [x1], #8
+    user    sttr, x3, x0, 0, 15f
     add     x0, x0, #8
-    add     x1, x1, #8
     subs    x2, x2, #8
-    b.hs    6b
-5:  adds    x2, x2, #8
-    b.eq    4f
-3:  ldrb    w3, [x1]
-19: sttrb   w3, [x0]
+    b.hs    5b
+6:  adds    x2, x2, #8
+    b.eq    9f
+    tbz     x2, #2, 8f
+    ldr     w3, [x1], #4
+    user    sttr, w3, x0, 0, 16f
+    add     x0, x0, #4
+    subs    x2, x2, #4
+    b.eq    9f
+8:  ldrb    w3, [x1], #1
+    user    sttrb, w3, x0, 0, 9f
     add     x0, x0, #1
-    add     x1, x1, #1
     subs    x2, x2, #1
-    b.ne    3b
-4:  mov     x0, x2
+    b.ne    8b
+9:  mov     x0, x2
     ret
-7:  add     x2, x2, #64
-    b       3b
-8:  add     x2, x2, #8
-    b       3b
-    ex      10b, 7b
-    ex      11b, 7b
-    ex      12b, 7b
-    ex      13b, 7b
-    ex      14b, 7b
-    ex      15b, 7b
-    ex      16b, 7b
-    ex      17b, 7b
-    ex      18b, 8b
-    ex      19b, 4b
+12: add     x2, x2, #256
+    b       8b
+13: add     x2, x2, #64
+    b       8b
+    // The source is ahead by the turn.
+15: add     x2, x2, #8
+    sub     x1, x1, #8
+    b       8b
+16: sub     x1, x1, #4
+    b       8b
 
     // x0: user destination, x1: length.
 __clear_user:
-    subs    x1, x1, #64
+    cmp     x1, #64
+    b.lo    4f
+    subs    x1, x1, #256
     b.lo    2f
-1:
-10: sttr    xzr, [x0]
-11: sttr    xzr, [x0, #8]
-12: sttr    xzr, [x0, #16]
-13: sttr    xzr, [x0, #24]
-14: sttr    xzr, [x0, #32]
-15: sttr    xzr, [x0, #40]
-16: sttr    xzr, [x0, #48]
-17: sttr    xzr, [x0, #56]
+1:  zero_eight  0, 12f
+    zero_eight  64, 12f
+    zero_eight  128, 12f
+    zero_eight  192, 12f
+    add     x0, x0, #256
+    subs    x1, x1, #256
+    b.hs    1b
+2:  adds    x1, x1, #192
+    b.lo    33f
+3:  zero_eight  0, 13f
     add     x0, x0, #64
     subs    x1, x1, #64
-    b.hs    1b
-2:  adds    x1, x1, #64
-    b.eq    4f
-3:
-18: sttrb   wzr, [x0]
+    b.hs    3b
+33: add     x1, x1, #64
+4:  subs    x1, x1, #8
+    b.lo    6f
+5:  user    sttr, xzr, x0, 0, 14f
+    add     x0, x0, #8
+    subs    x1, x1, #8
+    b.hs    5b
+6:  adds    x1, x1, #8
+    b.eq    9f
+    tbz     x1, #2, 8f
+    user    sttr, wzr, x0, 0, 8f
+    add     x0, x0, #4
+    subs    x1, x1, #4
+    b.eq    9f
+8:  user    sttrb, wzr, x0, 0, 9f
     add     x0, x0, #1
     subs    x1, x1, #1
-    b.ne    3b
-4:  mov     x0, x1
+    b.ne    8b
+9:  mov     x0, x1
     ret
-7:  add     x1, x1, #64
-    b       3b
-    ex      10b, 7b
-    ex      11b, 7b
-    ex      12b, 7b
-    ex      13b, 7b
-    ex      14b, 7b
-    ex      15b, 7b
-    ex      16b, 7b
-    ex      17b, 7b
-    ex      18b, 4b
+12: add     x1, x1, #256
+    b       8b
+13: add     x1, x1, #64
+    b       8b
+14: add     x1, x1, #8
+    b       8b
 
     // x0: kernel destination, x1: user source, x2: limit. x4: bytes done.
 __copy_string_from_user:

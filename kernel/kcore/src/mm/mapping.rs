@@ -177,36 +177,66 @@ impl Mapping {
         self.find(index)
     }
 
+    /// Looks up the pages from `first` on, with a reference to each: `None` where the file has a hole. Returns its size.
+    fn find_run(&self, first: u64, found: &mut [Option<Page>]) -> u64 {
+        let pages = self.pages.lock();
+        let mut own = pages.own.range(first..first.saturating_add(found.len() as u64)).peekable();
+        for (index, place) in (first..).zip(found) {
+            *place = match own.next_if(|(known, _)| **known == index) {
+                Some((_, pfn)) => {
+                    frame::get(*pfn);
+                    Some(Page { pfn: *pfn, uncounted: false })
+                }
+                None => pages.whole_boot_frame(index).map(|pfn| Page { pfn, uncounted: true }),
+            };
+        }
+        pages.size
+    }
+
     /// Reads from `offset` to the end of the file or of `dst`. Holes read as zeros.
     pub fn read(&self, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
-        let mut at = offset;
         let mut done = 0;
         loop {
-            let size = self.size();
-            if at >= size || dst.remaining() == 0 {
-                return Ok(done);
-            }
-            let within = (at % PAGE) as usize;
-            let length =
-                (PAGE_SIZE - within).min(usize::try_from(size - at).unwrap_or(usize::MAX)).min(dst.remaining());
-            let moved = match self.find(at / PAGE) {
-                Some(page) => {
-                    let moved = dst.put_frame(page.pfn, within, length);
-                    page.put();
-                    moved
-                }
-                None => self.read_boot_tail(at, length, dst),
-            };
+            let at = offset + done as u64;
+            let wanted = ((at % PAGE) as usize + dst.remaining()).div_ceil(PAGE_SIZE);
+            // Many pages cost one look at the file; one page does not pay for the room of many.
+            let moved =
+                if wanted > 1 { self.read_run::<16>(at, wanted, dst) } else { self.read_run::<1>(at, wanted, dst) };
             match moved {
-                Ok(moved) => {
-                    done += moved;
-                    at += moved as u64;
-                    if moved < length {
-                        return Ok(done);
-                    }
-                }
+                Ok(0) => return Ok(done),
+                Ok(moved) => done += moved,
                 Err(error) => return if done > 0 { Ok(done) } else { Err(error) },
             }
+        }
+    }
+
+    /// Reads from up to `N` of `wanted` pages; 0 at the end of the file or of `dst`.
+    fn read_run<const N: usize>(&self, offset: u64, wanted: usize, dst: &mut IoDst<'_>) -> Result<usize> {
+        let mut found = [None; N];
+        let found = &mut found[..wanted.min(N)];
+        let size = self.find_run(offset / PAGE, found);
+        let end = offset.saturating_add(dst.remaining() as u64).min(size);
+        let mut at = offset;
+        let mut outcome = Ok(true);
+        for page in found {
+            // After the end and after a bad address the references are still to be given back.
+            let within = (at % PAGE) as usize;
+            let length = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(PAGE_SIZE - within);
+            if length > 0 && outcome == Ok(true) {
+                let moved = match *page {
+                    Some(page) => dst.put_frame(page.pfn, within, length),
+                    None => self.read_boot_tail(at, length, dst),
+                };
+                at += moved.unwrap_or(0) as u64;
+                outcome = moved.map(|moved| moved == length);
+            }
+            if let Some(page) = page {
+                page.put();
+            }
+        }
+        match outcome {
+            Err(error) if at == offset => Err(error),
+            _ => Ok((at - offset) as usize),
         }
     }
 

@@ -97,17 +97,21 @@ enum Reason {
     Preempt,
 }
 
-/// The boot flow of this CPU becomes its idle task.
-pub fn adopt_idle(idle: &Arc<Task>) {
+/// The boot flow of this CPU becomes its idle task, and goes on in `next`.
+pub fn adopt_idle(idle: &Arc<Task>, next: fn() -> !) -> ! {
     let cpu = cpu::id();
     idle.sched.set_cpu(cpu);
     idle.set_state(TaskState::Running);
+    {
+        let mut queue = QUEUES.of(cpu).lock();
+        queue.current = Some(idle.clone());
+        queue.idle = Some(idle.clone());
+        GLANCE.of(cpu).idle.store(true, Ordering::SeqCst);
+        GLANCE.of(cpu).idle_since.store(time::monotonic_ns(), Ordering::Relaxed);
+    }
     hal::thread::adopt_boot_flow(idle, &idle.thread);
-    let mut queue = QUEUES.of(cpu).lock();
-    queue.current = Some(idle.clone());
-    queue.idle = Some(idle.clone());
-    GLANCE.of(cpu).idle.store(true, Ordering::SeqCst);
-    GLANCE.of(cpu).idle_since.store(time::monotonic_ns(), Ordering::Relaxed);
+    // The compiler may keep what it knows of the current thread for as long as it sees the code: it does not see `next`.
+    core::hint::black_box(next)()
 }
 
 /// The idle loop: runs what there is, pulls from busy CPUs, else waits for an interrupt.

@@ -13,7 +13,7 @@ endif
 endef
 $(foreach variable,$(variables),$(eval $(call pass,$(variable))))
 
-.PHONY: help run test check image debug profile setup build record clean run-command
+.PHONY: help run test check image bench debug profile setup build record clean run-command
 .DEFAULT_GOAL = help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test    all tests: on this machine, the ABI programs, and on QEMU'
 	@echo 'make check   formatting, clippy with warnings denied, unsafe count'
 	@echo 'make image   build/drupe-sd.img, ready to flash'
+	@echo 'make bench   the process primitives, measured beside Linux on the same machine'
 	@echo 'make debug   boot stopped, with the gdb server, and say how to attach'
 	@echo 'make profile ROW=fork (or CMD=...)   count the instructions of the kernel, by function, while it runs'
 	@echo 'make setup   get what this machine lacks (the others do that first, too)'
@@ -57,7 +58,7 @@ run:
 endif
 
 export TESTS
-test check image debug profile setup build record:
+test check image bench debug profile setup build record:
 	@$(TOOL) $@
 
 clean:

@@ -142,8 +142,12 @@ impl Apt {
     }
 
     /// A field of a package's record, such as `Depends`.
-    pub fn field(&self, package: &str, field: &str) -> Result<String> {
-        let record = steps::ask(self.command("apt-cache").args(["show", "--no-all-versions", package]))?;
+    pub fn field(&self, package: &str, field: &str, release: Release) -> Result<String> {
+        let mut command = self.command("apt-cache");
+        if release == Release::Backports && self.has_backports()? {
+            command.arg(format!("-oAPT::Default-Release={}-backports", self.suite));
+        }
+        let record = steps::ask(command.args(["show", "--no-all-versions", package]))?;
         let mark = format!("{field}: ");
         let line = record.lines().find_map(|line| line.strip_prefix(&mark));
         Ok(line.with_context(|| format!("package {package} has no {field}"))?.to_string())

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::apt::Release;
+use crate::linux::Linux;
 use crate::options::Options;
-use crate::setup;
 use crate::steps;
 use crate::symbols;
 use crate::workspace::{self, KERNEL_TARGET, Profile};
@@ -22,7 +23,7 @@ const LARGEST_IMAGE: u64 = 64 << 20;
 /// The image to boot: the user's, or ours, built.
 pub fn image(options: &Options) -> Result<PathBuf> {
     match &options.kernel {
-        Some(_) if options.boots_linux() => setup::linux(),
+        Some(_) if options.boots_linux() => Ok(Linux::get(Release::Stable)?.image),
         Some(image) => Ok(image.clone()),
         None => build(options.profile),
     }

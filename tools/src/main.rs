@@ -6,10 +6,12 @@
 //! `profile` says where a row of the benchmark spends its instructions.
 
 mod apt;
+mod bench;
 mod check;
 mod cpio;
 mod initramfs;
 mod kernel;
+mod linux;
 mod machine;
 mod options;
 mod profile;
@@ -48,6 +50,8 @@ enum Verb {
     Test,
     /// Writes down what the tests' script prints on Linux (KERNEL=linux)
     Record,
+    /// Measures Drupe beside Linux, row by row
+    Bench,
     /// Formatting, clippy, unsafe count
     Check,
     /// Writes the SD card image
@@ -82,6 +86,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         }
         Verb::Run => return run::run(&options),
         Verb::Test => return rings::all(&options),
+        Verb::Bench => return bench::run(&options),
         Verb::Record => rings::record(&options)?,
         Verb::Check => check::all()?,
         Verb::Image => sdcard::make(&options)?,

@@ -21,7 +21,7 @@ pub const STATUS_PANIC: u8 = 125;
 const BEGIN: &str = "=== CMD BEGIN ===";
 const END: &str = "=== CMD END status=";
 /// Where init finds the command.
-const COMMAND_FILE: &str = "etc/drupe/cmd";
+pub const COMMAND_FILE: &str = "etc/drupe/cmd";
 
 /// Sets up, builds, boots. Returns the status for the shell.
 pub fn run(options: &Options) -> Result<u8> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::apt::{self, Apt, Architecture, Release};
+use crate::linux::{self, Linux};
 use crate::options::Options;
 use crate::steps;
 use crate::workspace::{self, KERNEL_TARGET, USER_TARGET};
@@ -129,47 +130,9 @@ fn busybox() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// It lies in Debian's kernel package, of which only this one file is kept.
+/// Both kernels boot with the same tree, but for what the firmware changes for Linux.
 fn device_tree(options: &Options) -> Result<PathBuf> {
-    let name = "bcm2837-rpi-3-b.dtb";
-    let path = from_linux_package(&format!("./usr/lib/linux-image-*/broadcom/{name}"), &workspace::build(name))?;
-    if !options.boots_linux() {
-        return Ok(path);
-    }
-    let patched = workspace::build("arm64/linux.dtb");
-    fs::write(&patched, without_bluetooth(fs::read(path)?)?)?;
-    Ok(patched)
-}
-
-/// To Linux the PL011 belongs to the Bluetooth chip that the tree connects to it, and cannot be the console. Without its
-/// `compatible` property the chip is nothing that Linux knows. (The mini UART is no way out: QEMU's loses transmit
-/// interrupts under Linux.)
-fn without_bluetooth(mut tree: Vec<u8>) -> Result<Vec<u8>> {
-    const VALUE: &[u8] = b"brcm,bcm43438-bt\0";
-    const NOP: [u8; 4] = [0, 0, 0, 4];
-    let at =
-        tree.windows(VALUE.len()).position(|window| window == VALUE).context("the device tree has no Bluetooth")?;
-    // Before the value are the token, the length and the name; after it, zeros up to a whole word.
-    let property = tree.get_mut(at - 12..at + VALUE.len().next_multiple_of(4)).context("the device tree ends early")?;
-    property.chunks_mut(4).for_each(|word| word.copy_from_slice(&NOP));
-    Ok(tree)
-}
-
-/// Debian's Linux for arm64, to compare with.
-pub fn linux() -> Result<PathBuf> {
-    from_linux_package("./boot/vmlinuz-*", &workspace::build("arm64/vmlinuz"))
-}
-
-fn from_linux_package(member: &str, path: &Path) -> Result<PathBuf> {
-    if !path.exists() {
-        let apt = Apt::open(Architecture::Arm64)?;
-        let depends = apt.field("linux-image-arm64", "Depends")?;
-        let kernel = depends.split_whitespace().next().context("linux-image-arm64 depends on nothing")?;
-        let package = apt.download(kernel, Release::Stable)?;
-        apt::extract(&package, member, path)?;
-        fs::remove_file(package)?;
-    }
-    Ok(path.to_path_buf())
+    if options.boots_linux() { Ok(Linux::get(Release::Stable)?.device_tree) } else { linux::device_tree() }
 }
 
 /// One of the mtools (`mcopy`), which read a FAT image without mounting it.

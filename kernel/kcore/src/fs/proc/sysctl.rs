@@ -36,7 +36,7 @@ static KERNEL: &[Entry] = &[
     Entry::text("version", |text| line(text, version::VERSION)),
     Entry::text("arch", |text| line(text, version::MACHINE)),
     Entry::setting("pid_max", pid_max, set_pid_max),
-    Entry::text("threads-max", |text| number(text, clone::MAX_THREADS.load(Ordering::Relaxed))),
+    Entry::setting("threads-max", |text| number(text, clone::MAX_THREADS.load(Ordering::Relaxed)), set_threads_max),
     Entry::text("ngroups_max", |text| number(text, 65_536)),
     Entry::text("cap_last_cap", |text| number(text, u64::from(CAP_LAST_CAP))),
     Entry::setting("printk", console_levels, set_console_levels),
@@ -172,6 +172,17 @@ fn set_pid_max(value: &[u8]) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     current().namespaces().pid().pid_max.store(max, Ordering::Relaxed);
+    Ok(())
+}
+
+/// 1 to `FUTEX_TID_MASK` (Linux `sysctl_max_threads`).
+fn set_threads_max(value: &[u8]) -> Result<()> {
+    require_admin()?;
+    let max: i32 = parse_number(value)?;
+    if !(1..=0x3fff_ffff).contains(&max) {
+        return Err(Errno::EINVAL);
+    }
+    clone::MAX_THREADS.store(u64::from(max.unsigned_abs()), Ordering::Relaxed);
     Ok(())
 }
 

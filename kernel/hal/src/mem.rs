@@ -77,7 +77,12 @@ pub fn heap_usage() -> (usize, usize) {
 
 /// Sets all 4096 bytes of a frame to zero.
 pub fn zero(pfn: Pfn) {
-    arch::zero_frame(pfn);
+    arch::zero_frames(pfn, 1);
+}
+
+/// Sets all bytes of a run of frames to zero.
+pub fn zero_range(range: FrameRange) {
+    arch::zero_frames(range.start, range.count);
 }
 
 /// Copies a whole frame.

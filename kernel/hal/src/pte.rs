@@ -135,6 +135,21 @@ impl Pte {
         self.user_readable() && self.0 & UXN == 0
     }
 
+    /// Whether the frame carries a reference for this entry.
+    pub const fn is_counted(self) -> bool {
+        self.0 & (VALID | SW_UNCOUNTED) == VALID
+    }
+
+    /// Whether user code may write through it and the page is not of a MAP_SHARED mapping.
+    pub const fn is_private_writable(self) -> bool {
+        self.writable() && self.0 & SW_SHARED == 0
+    }
+
+    /// The same entry for the frame `distance` further on.
+    pub const fn neighbour(self, distance: u32) -> Pte {
+        Pte(self.0 + Pfn(distance).phys())
+    }
+
     /// What [`Pte::page`] was given.
     pub const fn flags(self) -> PageFlags {
         PageFlags {

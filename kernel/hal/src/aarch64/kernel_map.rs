@@ -362,7 +362,7 @@ fn leaf(address: u64) -> Option<&'static AtomicU64> {
         let entry = &table.0[crate::pte::index(level, address)];
         if entry.load(Ordering::Acquire) & 1 == 0 {
             let frame = memory::allocate_frame()?;
-            memory::zero_frame(frame);
+            memory::zero_frames(frame, 1);
             let saved = super::irq_save();
             let _guard = GROW.lock();
             let lost = entry.load(Ordering::Acquire) & 1 != 0;

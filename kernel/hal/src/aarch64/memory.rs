@@ -1,7 +1,7 @@
 //! Physical memory through the linear map, the frame source, and the exception table.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use spin::{Mutex, Once};
@@ -19,9 +19,9 @@ static SOURCE: Once<FrameSource> = Once::new();
 static UNCLAIMED: Mutex<Ranges> = Mutex::new(Ranges { ranges: [NO_FRAMES; MAX_RANGES], count: 0 });
 /// What of it was left when kcore first asked.
 static FREE: Once<Ranges> = Once::new();
-/// The first frame behind the kernel image and how many follow up to the end of RAM.
-static FIRST_PFN: AtomicU32 = AtomicU32::new(0);
-static PFN_COUNT: AtomicU32 = AtomicU32::new(0);
+/// The first frame behind the kernel image, and in the upper half how many follow up to the end of RAM: one load at each
+/// access to a frame.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
 const NO_FRAMES: FrameRange = FrameRange { start: Pfn(0), count: 0 };
@@ -82,7 +82,8 @@ pub(super) fn is_claimed(address: u64) -> bool {
 }
 
 pub fn max_pfn() -> u32 {
-    FIRST_PFN.load(Ordering::Relaxed) + PFN_COUNT.load(Ordering::Relaxed)
+    let frames = FRAMES.load(Ordering::Relaxed);
+    frames as u32 + (frames >> 32) as u32
 }
 
 pub fn total_ram_bytes() -> u64 {
@@ -114,8 +115,7 @@ pub(super) fn set_ranges(ram: &[Range<u64>], reserved: &[Range<u64>]) {
     }
     let top = ram.iter().map(|r| r.end / page).max().unwrap_or(0);
     let first = kernel_map::image_end_phys() / page;
-    FIRST_PFN.store(first as u32, Ordering::Relaxed);
-    PFN_COUNT.store(top.saturating_sub(first) as u32, Ordering::Relaxed);
+    FRAMES.store(first | top.saturating_sub(first) << 32, Ordering::Relaxed);
     TOTAL.store(ram.iter().map(|r| r.end - r.start).sum(), Ordering::Relaxed);
     *UNCLAIMED.lock() = Ranges { ranges, count };
 }
@@ -124,7 +124,8 @@ pub(super) fn set_ranges(ram: &[Range<u64>], reserved: &[Range<u64>]) {
 /// touch memory.
 #[inline(always)]
 fn frame_address(pfn: Pfn) -> u64 {
-    if pfn.0.wrapping_sub(FIRST_PFN.load(Ordering::Relaxed)) >= PFN_COUNT.load(Ordering::Relaxed) {
+    let frames = FRAMES.load(Ordering::Relaxed);
+    if pfn.0.wrapping_sub(frames as u32) >= (frames >> 32) as u32 {
         not_ram(pfn);
     }
     linear(pfn.phys())
@@ -142,16 +143,92 @@ pub(super) fn frame_pointer(pfn: Pfn, offset: usize, length: usize) -> *mut u8 {
     (frame_address(pfn) + offset as u64) as *mut u8
 }
 
-pub fn zero_frame(pfn: Pfn) {
-    let mut at = frame_address(pfn);
-    let end = at + PAGE_SIZE as u64;
-    let block = zero_block();
-    while at < end {
-        // SAFETY: DC ZVA zeroes one naturally aligned block inside the frame, which its owner (kcore) asked for.
+pub fn zero_frames(first: Pfn, count: u32) {
+    if count == 0 {
+        return;
+    }
+    let start = frame_address(first);
+    let end = frame_address(Pfn(first.0 + (count - 1))) + PAGE_SIZE as u64;
+    if zero_block() == 64 {
+        // SAFETY: zeroes whole frames, which their owner (kcore) asked for; RAM is linear between the two that were checked.
+        unsafe { __zero_by_64(start, end) };
+        return;
+    }
+    for at in (start..end).step_by(zero_block() as usize) {
+        // SAFETY: DC ZVA zeroes one naturally aligned block inside the frames.
         unsafe { core::arch::asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += block;
     }
 }
+
+unsafe extern "C" {
+    /// Zeroes whole frames from `start` to `end` on a core whose DC ZVA zeroes 64 bytes.
+    fn __zero_by_64(start: u64, end: u64);
+    /// Copies 4096 bytes between different frames. Interrupts must be masked: the vector registers that it borrows are
+    /// not those of whoever would run meanwhile.
+    fn __copy_frame(to: *mut u8, from: *const u8);
+}
+
+core::arch::global_asm!(
+    r#"
+    .pushsection .text, "ax"
+    .arch_extension simd
+__zero_by_64:
+    mov     x2, #64
+1:  add     x3, x0, x2
+    dc      zva, x0
+    add     x4, x3, x2
+    dc      zva, x3
+    add     x5, x4, x2
+    dc      zva, x4
+    add     x6, x5, x2
+    dc      zva, x5
+    add     x7, x6, x2
+    dc      zva, x6
+    add     x8, x7, x2
+    dc      zva, x7
+    add     x9, x8, x2
+    dc      zva, x8
+    add     x0, x9, x2
+    dc      zva, x9
+    cmp     x0, x1
+    b.lo    1b
+    ret
+
+    // x0: to, x1: from. The registers hold the current thread's values, or another's that its owner has saved.
+__copy_frame:
+    stp     q0, q1, [sp, #-128]!
+    stp     q2, q3, [sp, #32]
+    stp     q4, q5, [sp, #64]
+    stp     q6, q7, [sp, #96]
+    add     x2, x1, #4096
+1:  ldp     q0, q1, [x1]
+    ldp     q2, q3, [x1, #32]
+    ldp     q4, q5, [x1, #64]
+    ldp     q6, q7, [x1, #96]
+    stp     q0, q1, [x0]
+    stp     q2, q3, [x0, #32]
+    stp     q4, q5, [x0, #64]
+    stp     q6, q7, [x0, #96]
+    ldp     q0, q1, [x1, #128]
+    ldp     q2, q3, [x1, #160]
+    ldp     q4, q5, [x1, #192]
+    ldp     q6, q7, [x1, #224]
+    add     x1, x1, #256
+    stp     q0, q1, [x0, #128]
+    stp     q2, q3, [x0, #160]
+    stp     q4, q5, [x0, #192]
+    stp     q6, q7, [x0, #224]
+    add     x0, x0, #256
+    cmp     x1, x2
+    b.lo    1b
+    ldp     q2, q3, [sp, #32]
+    ldp     q4, q5, [sp, #64]
+    ldp     q6, q7, [sp, #96]
+    ldp     q0, q1, [sp], #128
+    ret
+    .popsection
+    "#
+);
 
 /// Bytes that DC ZVA zeroes (DCZID_EL0.BS).
 #[inline(always)]
@@ -165,8 +242,11 @@ fn zero_block() -> u64 {
 pub fn copy_frame(to: Pfn, from: Pfn) {
     let (to, from) = (frame_address(to) as *mut u8, frame_address(from) as *const u8);
     assert!(!core::ptr::eq(to, from), "a frame is not copied onto itself");
-    // SAFETY: two distinct frames of RAM, 4096 bytes each.
-    unsafe { core::ptr::copy_nonoverlapping(from, to, PAGE_SIZE) };
+    let saved = super::irq_save();
+    // SAFETY: two distinct frames of RAM, 4096 bytes each; interrupts are masked; EL1's use of vector registers never traps
+    // (CPACR_EL1.FPEN is TrapEl0 or TrapNothing).
+    unsafe { __copy_frame(to, from) };
+    super::irq_restore(saved);
 }
 
 pub fn read_frame(pfn: Pfn, offset: usize, buffer: &mut [u8]) {

@@ -29,7 +29,7 @@ pub use heap::heap_usage;
 pub use local::send_ipi;
 pub use memory::{
     boot_bytes, copy_frame, free_ranges, max_pfn, read_frame, set_frame_source, sync_instruction_cache, table,
-    total_ram_bytes, write_frame, zero_frame,
+    total_ram_bytes, write_frame, zero_frames,
 };
 pub use timer::{counter_scale, now_ns, raw_counter, set_deadline};
 pub use trap::{install_handlers, interrupted_user};

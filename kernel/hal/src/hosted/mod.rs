@@ -29,7 +29,7 @@ pub use cpu::{
 pub use mmu::{activate, deactivate, flush_all, flush_range, publish_entries};
 pub use ram::{
     boot_bytes, copy_frame, frame_freed, free_ranges, heap_usage, injected_failure, max_pfn, read_frame,
-    set_frame_source, sync_instruction_cache, table, total_ram_bytes, write_frame, zero_frame,
+    set_frame_source, sync_instruction_cache, table, total_ram_bytes, write_frame, zero_frames,
 };
 pub use uaccess::{
     clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user, copy_to_user,

@@ -96,9 +96,11 @@ pub fn heap_usage() -> (usize, usize) {
     (0, 0)
 }
 
-pub fn zero_frame(pfn: Pfn) {
-    // SAFETY: `frame` checked the frame; RAM is untyped, and only this OS thread reaches it.
-    unsafe { std::ptr::write_bytes(state().arena().frame(pfn), 0, PAGE_SIZE) };
+pub fn zero_frames(first: Pfn, count: u32) {
+    for n in first.0..first.0 + count {
+        // SAFETY: `frame` checked the frame; RAM is untyped, and only this OS thread reaches it.
+        unsafe { std::ptr::write_bytes(state().arena().frame(Pfn(n)), 0, PAGE_SIZE) };
+    }
 }
 
 pub fn copy_frame(to: Pfn, from: Pfn) {

@@ -3,7 +3,7 @@
 use super::context;
 use super::cpu::charge;
 use super::mmu::translate;
-use super::ram::{read_frame, write_frame, zero_frame};
+use super::ram::{read_frame, write_frame, zero_frames};
 use super::state::state;
 use crate::mem::{PAGE_SIZE, Pfn};
 use crate::trap::Access;
@@ -99,7 +99,7 @@ pub fn copy_to_user(to: u64, from: &[u8]) -> Result<(), BadAddress> {
 pub fn clear_user(to: u64, length: usize) -> Result<(), BadAddress> {
     each_piece(to, length, Access::Write, |_, pfn, offset, bytes| {
         if bytes == PAGE_SIZE {
-            zero_frame(pfn);
+            zero_frames(pfn, 1);
         } else {
             write_frame(pfn, offset, &[0; PAGE_SIZE][..bytes]);
         }

@@ -4,10 +4,11 @@ use alloc::sync::Arc;
 
 use abi::signal::{SEGV_ACCERR, SEGV_MAPERR};
 use hal::mem::{self, PAGE_SIZE, Pfn};
-use hal::pte::{PageFlags, Pte};
+use hal::pte::{ENTRIES, PageFlags, Pte};
 use hal::trap::{Access, PageFault};
 
 use super::space::Space;
+use super::table::Slot;
 use super::{Backing, Mapping, Mm, Vma, frame, table};
 
 /// Why a fault cannot be resolved.
@@ -66,17 +67,22 @@ impl Mm {
     }
 
     pub(super) fn resolve(&self, space: &Space, vma: &Vma, page: u64, write: bool) -> Result<(), FaultError> {
-        let pte = space.table.lookup(page);
-        if pte.is_valid() {
-            return if write { self.make_writable(space, vma, page) } else { self.refresh(space, vma, page, pte) };
+        if write {
+            let slot = space.table.own_slot(page, self.hardware()).map_err(|_| FaultError::OutOfMemory)?;
+            let pte = slot.get();
+            if pte.is_valid() {
+                return self.make_writable(space, vma, page, slot, pte);
+            }
+            if let Backing::Anonymous = vma.backing {
+                return self.fill_anonymous(space, vma, page, slot);
+            }
+        } else {
+            let pte = space.table.lookup(page);
+            if pte.is_valid() {
+                return self.refresh(space, vma, page, pte);
+            }
         }
         match &vma.backing {
-            Backing::Anonymous if write => {
-                let pfn = frame::allocate_zeroed().map_err(|_| FaultError::OutOfMemory)?;
-                self.install(space, page, pfn, vma.write_flags()).inspect_err(|_| {
-                    frame::put(pfn);
-                })
-            }
             Backing::Anonymous => {
                 // The frame of zeros is nobody's: it counts neither as a reference nor as resident.
                 let flags = PageFlags { uncounted: true, ..vma.read_flags() };
@@ -88,6 +94,28 @@ impl Mm {
             Backing::File { .. } | Backing::SharedAnonymous { .. } => self.fault_file(space, vma, page, write),
             Backing::Special => Err(FaultError::Segv { code: SEGV_MAPERR }),
         }
+    }
+
+    /// The first write to anonymous memory. Where the area holds the whole aligned region of a leaf table and nothing of it was
+    /// touched yet, the region is filled at once, as Linux does with a transparent huge page
+    /// (`do_huge_pmd_anonymous_page`): the same resident size, one fault for 512.
+    fn fill_anonymous(&self, space: &Space, vma: &Vma, page: u64, slot: Slot) -> Result<(), FaultError> {
+        let region = page & !(table::LEAF_SPAN - 1);
+        let is_huge = vma.start <= region && region + table::LEAF_SPAN <= vma.end && !vma.no_huge_pages;
+        if is_huge
+            && slot.region_is_empty()
+            && !self.huge_pages_off()
+            && let Some(first) = frame::allocate_zeroed_block(ENTRIES.ilog2())
+        {
+            slot.fill_region(Pte::page(first, vma.write_flags()));
+            space.note_resident(ENTRIES as i64);
+        } else {
+            let pfn = frame::allocate_zeroed().map_err(|_| FaultError::OutOfMemory)?;
+            slot.set(Pte::page(pfn, vma.write_flags()));
+            space.note_resident(1);
+        }
+        hal::mmu::publish_entries();
+        Ok(())
     }
 
     /// Puts a page where there was none: nothing to flush.
@@ -111,33 +139,30 @@ impl Mm {
         Ok(())
     }
 
-    /// A write met a valid entry: copy-on-write, or a shared page that was mapped read-only so far.
-    fn make_writable(&self, space: &Space, vma: &Vma, page: u64) -> Result<(), FaultError> {
+    /// A write met a valid entry: copy-on-write, or a shared page that was mapped read-only so far. The leaf table is this
+    /// space's own by now: it decided whether the page is still shared.
+    fn make_writable(&self, space: &Space, vma: &Vma, page: u64, slot: Slot, pte: Pte) -> Result<(), FaultError> {
         let no_memory = |_| FaultError::OutOfMemory;
-        // First a leaf table of our own: it decides whether the page is still shared.
-        space.table.own_leaf(page, self.hardware()).map_err(no_memory)?;
-        let pte = space.table.lookup(page);
-        let flags = pte.flags();
-        if flags.write {
+        if pte.writable() {
             self.hardware().flush_page(page);
             return Ok(());
         }
-        let shared_file = vma.shared && !flags.uncounted;
-        let sole_owner = !flags.uncounted && frame::references(pte.pfn()) == 1;
+        let counted = pte.is_counted();
+        let shared_file = vma.shared && counted;
+        let sole_owner = counted && frame::references(pte.pfn()) == 1;
         if shared_file || sole_owner {
-            let writable = Pte::page(pte.pfn(), vma.write_flags());
-            space.table.set(page, writable, self.hardware()).map_err(no_memory)?;
+            slot.set(Pte::page(pte.pfn(), vma.write_flags()));
             self.hardware().flush_page(page);
             return Ok(());
         }
         if vma.shared {
             // A boot frame of a file that nobody replaced beforehand: the file gets its own page, which is then mapped.
-            space.table.set(page, Pte::EMPTY, self.hardware()).map_err(no_memory)?;
+            slot.set(Pte::EMPTY);
             self.hardware().flush_page(page);
             space.note_resident(-1);
             return self.fault_file(space, vma, page, true);
         }
-        let copy = if pte.pfn() == frame::zero_frame() {
+        let copy = if !counted && pte.pfn() == frame::zero_frame() {
             let zeroed = frame::allocate_zeroed().map_err(no_memory)?;
             space.note_resident(1);
             zeroed
@@ -148,12 +173,12 @@ impl Mm {
         };
         self.sync_if_executable(vma, copy);
         // Another frame at the same address: break before make (Arm ARM D8.16.1). A thread that meets the gap faults and
-        // waits for the lock. The leaf table is this space's own by now, so neither store can fail.
-        space.table.set(page, Pte::EMPTY, self.hardware()).map_err(no_memory)?;
+        // waits for the lock.
+        slot.set(Pte::EMPTY);
         self.hardware().flush_page(page);
-        space.table.set(page, Pte::page(copy, vma.write_flags()), self.hardware()).map_err(no_memory)?;
+        slot.set(Pte::page(copy, vma.write_flags()));
         hal::mmu::publish_entries();
-        if !flags.uncounted {
+        if counted {
             frame::put(pte.pfn());
         }
         Ok(())

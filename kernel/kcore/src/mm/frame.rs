@@ -10,8 +10,8 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use abi::Errno;
-use hal::cpu::{self, PerCpu};
-use hal::mem::{self, FrameSource, PAGE_SIZE, Pfn};
+use hal::cpu::PerCpu;
+use hal::mem::{self, FrameRange, FrameSource, PAGE_SIZE, Pfn};
 use hal::sync::IrqLock;
 
 use crate::Result;
@@ -47,16 +47,18 @@ impl<const N: usize> Cache<N> {
         Self { frames: [0; N], count: 0 }
     }
 
+    #[inline(always)]
     fn pop(&mut self) -> Option<Pfn> {
-        self.count = self.count.checked_sub(1)?;
-        Some(Pfn(self.frames[self.count]))
+        let left = self.count.wrapping_sub(1);
+        let pfn = *self.frames.get(left)?;
+        self.count = left;
+        Some(Pfn(pfn))
     }
 
+    #[inline(always)]
     fn push(&mut self, pfn: Pfn) -> bool {
-        if self.count == N {
-            return false;
-        }
-        self.frames[self.count] = pfn.0;
+        let Some(place) = self.frames.get_mut(self.count) else { return false };
+        *place = pfn.0;
         self.count += 1;
         true
     }
@@ -66,6 +68,8 @@ hal::global! {
     static BUDDY: IrqLock<Buddy> = IrqLock::new(order::FRAMES, Buddy { heads: [NONE; ORDERS], free: 0 });
     static CACHES: PerCpu<IrqLock<Cache<CACHE>>> = PerCpu::new([const { IrqLock::new(order::FRAME_CACHE, Cache::new()) }; hal::MAX_CPUS]);
     static ZERO_POOL: IrqLock<Cache<ZEROED>> = IrqLock::new(order::FRAME_CACHE, Cache::new());
+    /// How many the pool holds, to be looked at without its lock.
+    static ZEROED_COUNT: AtomicUsize = AtomicUsize::new(0);
     /// First frame of the metadata, and how many frames there are.
     static META_BASE: AtomicU32 = AtomicU32::new(NONE);
     static MANAGED: AtomicUsize = AtomicUsize::new(0);
@@ -103,14 +107,13 @@ pub fn init() {
     ZERO_FRAME.store(zero.0, Ordering::Relaxed);
 }
 
-/// Frees `start..end` in the largest aligned blocks.
+/// Frees `start..end` in the largest aligned blocks, joined with what is free around them.
 fn free_range(mut start: u32, end: u32) {
     let mut buddy = BUDDY.lock();
     while start < end {
         let fits = (end - start).ilog2();
         let order = start.trailing_zeros().min(MAX_ORDER).min(fits);
-        buddy.free += 1 << order;
-        buddy.insert(Pfn(start), order);
+        buddy.give(Pfn(start), order);
         start += 1 << order;
     }
 }
@@ -174,30 +177,45 @@ impl Buddy {
     }
 }
 
-/// Runs `f` on this CPU's list.
+/// Runs `f` on this CPU's list. Moved to another CPU before the lock is held, a task uses the list of the CPU that it left:
+/// any list will do.
+#[inline(always)]
 fn with_cache<R>(f: impl FnOnce(&mut Cache<CACHE>) -> R) -> R {
-    cpu::preempt_disable();
-    let result = f(&mut CACHES.this().lock());
-    cpu::preempt_enable();
-    result
+    f(&mut CACHES.this().lock())
+}
+
+/// Fills an empty list, leaving at least `reserve` frames. One block if there is one, so that frames that are taken one
+/// after the other, and given back together, are neighbours.
+#[cold]
+#[inline(never)]
+fn refill(cache: &mut Cache<CACHE>, reserve: usize) {
+    let mut buddy = BUDDY.lock();
+    if buddy.free <= reserve {
+        return;
+    }
+    if buddy.free > reserve + BATCH
+        && let Some(block) = buddy.take(BATCH.ilog2())
+    {
+        (0..BATCH as u32).rev().for_each(|n| {
+            cache.push(Pfn(block.0 + n));
+        });
+        return;
+    }
+    for _ in 0..BATCH {
+        let Some(pfn) = buddy.take(0) else { break };
+        cache.push(pfn);
+    }
 }
 
 /// One frame with reference count 1, contents undefined, leaving at least `reserve` frames.
 fn take_one(reserve: usize) -> Option<Pfn> {
     let pfn = with_cache(|cache| {
         if cache.count == 0 {
-            let mut buddy = BUDDY.lock();
-            if buddy.free <= reserve {
-                return None;
-            }
-            for _ in 0..BATCH {
-                let Some(pfn) = buddy.take(0) else { break };
-                cache.push(pfn);
-            }
+            refill(cache, reserve);
         }
         cache.pop()
     });
-    let pfn = pfn.or_else(|| ZERO_POOL.lock().pop())?;
+    let pfn = pfn.or_else(take_zeroed)?;
     let (count, note) = meta(pfn);
     count.store(1, Ordering::Relaxed);
     note.store(0, Ordering::Relaxed);
@@ -217,8 +235,10 @@ pub fn allocate_zeroed() -> Result<Pfn> {
     if mem::injected_failure() {
         return Err(Errno::ENOMEM);
     }
-    if let Some(pfn) = ZERO_POOL.lock().pop() {
-        meta(pfn).0.store(1, Ordering::Relaxed);
+    // A look without the lock: two CPUs may both see the last one.
+    if ZEROED_COUNT.load(Ordering::Relaxed) != 0
+        && let Some(pfn) = take_zeroed()
+    {
         return Ok(pfn);
     }
     let pfn = take_one(RESERVE.load(Ordering::Relaxed)).ok_or(Errno::ENOMEM)?;
@@ -226,16 +246,55 @@ pub fn allocate_zeroed() -> Result<Pfn> {
     Ok(pfn)
 }
 
+fn take_zeroed() -> Option<Pfn> {
+    let mut pool = ZERO_POOL.lock();
+    let pfn = pool.pop()?;
+    ZEROED_COUNT.store(pool.count, Ordering::Relaxed);
+    drop(pool);
+    meta(pfn).0.store(1, Ordering::Relaxed);
+    Some(pfn)
+}
+
+/// 2^order neighbouring frames of zeros for user memory, each with reference count 1. `None` when there is no such block or
+/// little else is free: the caller then takes frames one by one.
+pub fn allocate_zeroed_block(order: u32) -> Option<Pfn> {
+    let wanted = 1 << order;
+    if mem::injected_failure() {
+        return None;
+    }
+    let first = {
+        let mut buddy = BUDDY.lock();
+        if buddy.free < wanted + MANAGED.load(Ordering::Relaxed) / 16 {
+            return None;
+        }
+        buddy.take(order)?
+    };
+    for n in 0..wanted as u32 {
+        let (count, note) = meta(Pfn(first.0 + n));
+        count.store(1, Ordering::Relaxed);
+        note.store(0, Ordering::Relaxed);
+    }
+    mem::zero_range(FrameRange { start: first, count: wanted as u32 });
+    Some(first)
+}
+
 /// Zeroes up to `limit` frames ahead of time, for the idle-priority thread. Returns how many.
 pub fn zero_some(limit: usize) -> usize {
+    if free_count() < MANAGED.load(Ordering::Relaxed) / 16 {
+        return 0;
+    }
     for done in 0..limit {
-        if ZERO_POOL.lock().count == ZEROED || free_count() < MANAGED.load(Ordering::Relaxed) / 16 {
+        if ZEROED_COUNT.load(Ordering::Relaxed) == ZEROED {
             return done;
         }
         let Some(pfn) = take_one(RESERVE.load(Ordering::Relaxed)) else { return done };
         mem::zero(pfn);
         meta(pfn).0.store(0, Ordering::Relaxed);
-        if !ZERO_POOL.lock().push(pfn) {
+        let mut pool = ZERO_POOL.lock();
+        let kept = pool.push(pfn);
+        ZEROED_COUNT.store(pool.count, Ordering::Relaxed);
+        drop(pool);
+        if !kept {
             give_one(pfn);
             return done;
         }
@@ -245,23 +304,76 @@ pub fn zero_some(limit: usize) -> usize {
 
 /// Whether the zeroed pool is less than half full.
 pub fn wants_zeroing() -> bool {
-    ZERO_POOL.lock().count < ZEROED / 2
+    ZEROED_COUNT.load(Ordering::Relaxed) < ZEROED / 2
 }
 
 fn give_one(pfn: Pfn) {
     mem::frame_freed(pfn);
     with_cache(|cache| {
-        if cache.push(pfn) {
-            return;
+        if !cache.push(pfn) {
+            spill(cache);
+            cache.push(pfn);
         }
-        let mut buddy = BUDDY.lock();
-        for _ in 0..BATCH {
-            if let Some(old) = cache.pop() {
-                buddy.give(old, 0);
+    });
+}
+
+/// Makes room in a full list.
+#[cold]
+#[inline(never)]
+fn spill(cache: &mut Cache<CACHE>) {
+    let mut buddy = BUDDY.lock();
+    for _ in 0..BATCH {
+        if let Some(old) = cache.pop() {
+            buddy.give(old, 0);
+        }
+    }
+}
+
+/// Drops one reference of each frame and frees those that have no other. Neighbours go back to the allocator as blocks, which
+/// makes a large mapping cheap to take down.
+pub fn put_all(frames: impl Iterator<Item = Pfn>) {
+    let (mut start, mut end) = (0, 0);
+    for pfn in frames {
+        let (count, _) = meta(pfn);
+        // Nobody else can reach a frame of which we have the only reference.
+        if count.load(Ordering::Acquire) == 1 {
+            count.store(0, Ordering::Relaxed);
+        } else {
+            let before = count.fetch_sub(1, Ordering::AcqRel);
+            debug_assert!(before != 0 && before & FREE == 0, "frame {:#x} was put once too often", pfn.0);
+            if before != 1 {
+                continue;
             }
         }
-        drop(buddy);
-        cache.push(pfn);
+        if pfn.0 == end {
+            end += 1;
+        } else {
+            give_run(start, end);
+            (start, end) = (pfn.0, pfn.0 + 1);
+        }
+    }
+    give_run(start, end);
+}
+
+/// Runs of at least this many frames skip the CPU's list.
+const RUN: u32 = 8;
+
+/// Frees the frames `start..end`, whose counts are zero.
+fn give_run(start: u32, end: u32) {
+    (start..end).for_each(|n| mem::frame_freed(Pfn(n)));
+    if end - start >= RUN {
+        return free_range(start, end);
+    }
+    if start == end {
+        return;
+    }
+    with_cache(|cache| {
+        for n in start..end {
+            if !cache.push(Pfn(n)) {
+                spill(cache);
+                cache.push(Pfn(n));
+            }
+        }
     });
 }
 

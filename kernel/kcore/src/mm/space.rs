@@ -9,7 +9,7 @@ mod resize;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use abi::Errno;
 use hal::mem::{PAGE_SIZE, Pfn};
@@ -35,6 +35,8 @@ pub struct Mm {
     space: Mutex<Space>,
     /// Largest resident set so far, pages.
     max_rss: AtomicU64,
+    /// PR_SET_THP_DISABLE: a fault brings one page, in all areas.
+    huge_pages_off: AtomicBool,
     /// The weak reference to itself that mappings keep.
     this: Weak<Mm>,
 }
@@ -380,6 +382,7 @@ impl Mm {
             hardware: AddressSpace::new(space.table.root()),
             space: Mutex::new(space),
             max_rss: AtomicU64::new(0),
+            huge_pages_off: AtomicBool::new(false),
             this: this.clone(),
         })
     }
@@ -397,6 +400,16 @@ impl Mm {
     /// The limits that operations of the current process are held to. Called by the memory system calls and by exec.
     pub fn set_limits(&self, limits: Limits) {
         self.lock().limits = limits;
+    }
+
+    /// Whether a fault brings one page even where a whole region could be filled (PR_GET_THP_DISABLE).
+    pub fn huge_pages_off(&self) -> bool {
+        self.huge_pages_off.load(Ordering::Relaxed)
+    }
+
+    /// PR_SET_THP_DISABLE.
+    pub fn set_huge_pages_off(&self, off: bool) {
+        self.huge_pages_off.store(off, Ordering::Relaxed);
     }
 
     /// Where mappings without a wish go: below this.
@@ -473,6 +486,7 @@ impl Mm {
             }
         }
         drop(theirs);
+        child.set_huge_pages_off(self.huge_pages_off());
         self.note_peak(&space);
         Ok(child)
     }
@@ -511,6 +525,7 @@ impl Mm {
             locked,
             dont_fork: false,
             wipe_on_fork: false,
+            no_huge_pages: false,
         };
         if let Some(mapping) = vma.mapping() {
             mapping.add_mapper(self.this.clone());

@@ -65,7 +65,7 @@ fn filled(table: Pfn) -> impl Iterator<Item = (usize, &'static AtomicU64)> {
 /// Whether an entry counts as resident: the frame of zeros does not (Linux `MM_ANONPAGES`).
 #[inline(always)]
 fn is_resident(pte: Pte) -> bool {
-    pte.is_valid() && !(pte.flags().uncounted && pte.pfn() == frame::zero_frame())
+    pte.is_counted() || pte.is_valid() && pte.pfn() != frame::zero_frame()
 }
 
 /// How many pages and leaf tables are taken out before the TLBs are told.
@@ -110,7 +110,7 @@ impl<'a> Gather<'a> {
     fn page(&mut self, address: u64, pte: Pte) {
         self.removed += usize::from(is_resident(pte));
         self.forget(address, address + PAGE);
-        if pte.flags().uncounted {
+        if !pte.is_counted() {
             return;
         }
         self.pages[self.page_count] = pte.pfn();
@@ -136,9 +136,7 @@ impl<'a> Gather<'a> {
             self.space.flush_range(self.stale_start, ((self.stale_end - self.stale_start) / PAGE) as usize);
         }
         (self.stale_start, self.stale_end) = (u64::MAX, 0);
-        for pfn in &self.pages[..core::mem::take(&mut self.page_count)] {
-            frame::put(*pfn);
-        }
+        frame::put_all(self.pages[..core::mem::take(&mut self.page_count)].iter().copied());
         for table in &self.tables[..core::mem::take(&mut self.table_count)] {
             drop_leaf(*table);
         }
@@ -156,18 +154,52 @@ fn drop_leaf(leaf: Pfn) {
     if !frame::drop_reference(leaf) {
         return;
     }
-    for (_, entry) in filled(leaf) {
-        let pte = load(entry);
-        if pte.is_valid() && !pte.flags().uncounted {
-            frame::put(pte.pfn());
-        }
-    }
+    frame::put_all(filled(leaf).map(|(_, entry)| load(entry)).filter(|pte| pte.is_counted()).map(Pte::pfn));
     frame::release(leaf);
 }
 
 /// The tables.
 pub struct PageTable {
     root: Pfn,
+}
+
+/// The place of a page's entry in a leaf table that is the address space's own: found once, looked at and filled.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    leaf: Pfn,
+    at: usize,
+    entry: &'static AtomicU64,
+}
+
+impl Slot {
+    /// The entry as it is.
+    #[inline(always)]
+    pub fn get(self) -> Pte {
+        load(self.entry)
+    }
+
+    /// Stores the entry. The caller flushes if a valid one was replaced, else publishes.
+    #[inline(always)]
+    pub fn set(self, pte: Pte) {
+        widen(self.leaf, self.at);
+        // Only the holder of the lock writes here and the hardware writes nothing (no DBM): no read-modify-write.
+        self.entry.store(pte.0, Ordering::Release);
+    }
+
+    /// Whether the leaf table has no entry at all.
+    #[inline(always)]
+    pub fn region_is_empty(self) -> bool {
+        bounds(self.leaf).is_empty()
+    }
+
+    /// Fills an empty leaf table with neighbouring frames; `first` is the entry of its first page. The caller publishes.
+    pub fn fill_region(self, first: Pte) {
+        debug_assert!(self.region_is_empty());
+        frame::note(self.leaf).store((ENTRIES as u64) << 16, Ordering::Relaxed);
+        for (n, entry) in (0..).zip(mem::table(self.leaf)) {
+            entry.store(first.neighbour(n).0, Ordering::Release);
+        }
+    }
 }
 
 impl PageTable {
@@ -238,6 +270,14 @@ impl PageTable {
         unshare(slot, leaf.pfn(), space)
     }
 
+    /// Where the entry of a page is, this space's own to change.
+    #[inline(always)]
+    pub fn own_slot(&self, address: u64, space: &AddressSpace) -> Result<Slot> {
+        let leaf = self.own_leaf(address, space)?;
+        let at = index(3, address);
+        Ok(Slot { leaf, at, entry: &mem::table(leaf)[at] })
+    }
+
     /// Stores the entry of a page. True when a valid one was replaced: the caller flushes.
     #[inline]
     pub fn set(&self, address: u64, pte: Pte, space: &AddressSpace) -> Result<bool> {
@@ -247,13 +287,9 @@ impl PageTable {
     /// As [`Self::set`], but returns the old entry.
     #[inline]
     pub fn swap(&self, address: u64, pte: Pte, space: &AddressSpace) -> Result<Pte> {
-        let leaf = self.own_leaf(address, space)?;
-        let at = index(3, address);
-        widen(leaf, at);
-        let entry = &mem::table(leaf)[at];
-        let old = load(entry);
-        // Only the holder of the lock writes here and the hardware writes nothing (no DBM): no read-modify-write.
-        entry.store(pte.0, Ordering::Release);
+        let slot = self.own_slot(address, space)?;
+        let old = slot.get();
+        slot.set(pte);
         Ok(old)
     }
 
@@ -437,12 +473,17 @@ fn resident_in(leaf: Pfn) -> usize {
 }
 
 fn clear(leaf: Pfn, start: u64, end: u64, gather: &mut Gather<'_>) {
+    let (first, last) = (index(3, start), index(3, end - PAGE) + 1);
+    let known = bounds(leaf);
     for (page, entry) in filled_between(leaf, start, end) {
         let pte = load(entry);
         if pte.is_valid() {
             entry.store(0, Ordering::Relaxed);
             gather.page(page, pte);
         }
+    }
+    if first <= known.start && known.end <= last {
+        frame::note(leaf).store(NO_BOUNDS, Ordering::Relaxed);
     }
 }
 
@@ -463,13 +504,12 @@ fn unshare(slot: &AtomicU64, leaf: Pfn, space: &AddressSpace) -> Result<Pfn> {
         if !pte.is_valid() {
             continue;
         }
-        let flags = pte.flags();
-        if flags.write && !flags.shared {
+        if pte.is_private_writable() {
             pte = pte.write_protected_for_cow();
             // The other sharers see it through APTable, so for them nothing changes until one is left alone.
             theirs.store(pte.0, Ordering::Relaxed);
         }
-        if !flags.uncounted {
+        if pte.is_counted() {
             frame::get(pte.pfn());
         }
         mine[n].store(pte.0, Ordering::Relaxed);

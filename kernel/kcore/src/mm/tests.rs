@@ -117,6 +117,50 @@ fn fork_of_a_large_process_takes_few_frames() {
 }
 
 #[test]
+fn the_first_write_to_an_untouched_region_fills_it_unless_the_area_or_the_process_forbids() {
+    use super::table::LEAF_SPAN;
+    story(|| {
+        let resident = |mm: &Mm| mm.total_and_resident().1;
+        let mm = Mm::new().unwrap();
+        // One whole region of a leaf table, and parts of two.
+        let request = Placement::FixedNoReplace(BASE - PAGE);
+        let at = mm.map(MapRequest::anonymous(request, LEAF_SPAN + 2 * PAGE, RW)).unwrap();
+        poke(&mm, at, 1);
+        poke(&mm, at + PAGE + LEAF_SPAN, 2);
+        assert_eq!(resident(&mm), 2, "a part of a region comes page by page");
+        poke(&mm, BASE + 7 * PAGE, 3);
+        assert_eq!(resident(&mm), 2 + 512);
+        assert_eq!((peek(&mm, BASE), peek(&mm, BASE + 7 * PAGE), peek(&mm, at)), (0, 3, 1));
+        // Shared, copied and cut as any other memory.
+        let child = mm.fork().unwrap();
+        poke(&child, BASE + 8 * PAGE, 4);
+        assert_eq!((peek(&mm, BASE + 8 * PAGE), peek(&child, BASE + 7 * PAGE)), (0, 3));
+        drop(child);
+        mm.discard_range(BASE + PAGE, BASE + LEAF_SPAN).unwrap();
+        assert_eq!(resident(&mm), 3);
+        poke(&mm, BASE + 9 * PAGE, 5);
+        assert_eq!(resident(&mm), 4, "a region that is partly there is filled page by page");
+        mm.discard_range(BASE, BASE + LEAF_SPAN).unwrap();
+        mm.change_areas(BASE, BASE + LEAF_SPAN, |vma| {
+            vma.no_huge_pages = true;
+            Ok(())
+        })
+        .unwrap();
+        poke(&mm, BASE, 6);
+        assert_eq!(resident(&mm), 3);
+        mm.discard_range(BASE, BASE + LEAF_SPAN).unwrap();
+        mm.change_areas(BASE, BASE + LEAF_SPAN, |vma| {
+            vma.no_huge_pages = false;
+            Ok(())
+        })
+        .unwrap();
+        mm.set_huge_pages_off(true);
+        poke(&mm, BASE, 7);
+        assert_eq!(resident(&mm), 3);
+    });
+}
+
+#[test]
 fn generations_of_forks_keep_their_own_data() {
     story(|| {
         let mut family: Vec<Arc<Mm>> = alloc::vec![Mm::new().unwrap()];

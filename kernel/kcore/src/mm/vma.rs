@@ -88,6 +88,8 @@ pub struct Vma {
     pub dont_fork: bool,
     /// MADV_WIPEONFORK.
     pub wipe_on_fork: bool,
+    /// MADV_NOHUGEPAGE: a fault brings one page.
+    pub no_huge_pages: bool,
 }
 
 impl Vma {
@@ -154,7 +156,8 @@ impl Vma {
             && self.role == next.role
             && self.locked == next.locked
             && self.dont_fork == next.dont_fork
-            && self.wipe_on_fork == next.wipe_on_fork;
+            && self.wipe_on_fork == next.wipe_on_fork
+            && self.no_huge_pages == next.no_huge_pages;
         same && match (&self.backing, &next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::File { mapping: a, offset: from, .. }, Backing::File { mapping: b, offset: to, .. })

@@ -169,8 +169,6 @@ pub fn madvise(cx: &mut Context<'_>, address: u64, length: u64, advice: u32) -> 
         m::MADV_NORMAL
         | m::MADV_RANDOM
         | m::MADV_SEQUENTIAL
-        | m::MADV_HUGEPAGE
-        | m::MADV_NOHUGEPAGE
         | m::MADV_DONTDUMP
         | m::MADV_DODUMP
         | m::MADV_COLD
@@ -184,6 +182,10 @@ pub fn madvise(cx: &mut Context<'_>, address: u64, length: u64, advice: u32) -> 
             mm.check_mapped(start, end)?;
             mm.populate(start, end);
         }
+        m::MADV_HUGEPAGE | m::MADV_NOHUGEPAGE => mm.change_areas(start, end, |vma| {
+            vma.no_huge_pages = advice == m::MADV_NOHUGEPAGE;
+            Ok(())
+        })?,
         m::MADV_DONTFORK | m::MADV_DOFORK => mm.change_areas(start, end, |vma| {
             vma.dont_fork = advice == m::MADV_DONTFORK;
             Ok(())

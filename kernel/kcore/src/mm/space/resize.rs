@@ -54,6 +54,7 @@ impl Mm {
             locked: space.lock_future,
             dont_fork: false,
             wipe_on_fork: false,
+            no_huge_pages: false,
         };
         space.total_pages += pages;
         space.vmas.insert(start, vma);

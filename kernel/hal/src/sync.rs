@@ -164,9 +164,23 @@ impl<T: ?Sized> IrqLock<T> {
     /// mask `saved` and lowers the preempt count by one.
     ///
     /// The caller must own the hand-over: the guard was given to [`IrqGuard::leave_locked`] and nobody adopted it since.
+    #[inline(always)]
     pub fn adopt_after_handover(&self, saved: usize) -> IrqGuard<'_, T> {
         debug_assert!(self.raw.taken.load(Ordering::Relaxed), "hand-over of a lock that is not taken");
         IrqGuard { lock: self, saved, _not_send: core::marker::PhantomData }
+    }
+}
+
+impl<T> cpu::PerCpu<IrqLock<T>> {
+    /// Locks this CPU's value; the holder stays on the CPU, whose number comes with it.
+    #[inline(always)]
+    pub fn lock_this(&self) -> (usize, IrqGuard<'_, T>) {
+        cpu::preempt_disable();
+        let saved = cpu::irq_save();
+        let id = cpu::id();
+        let lock = self.of(id);
+        lock.raw.acquire();
+        (id, IrqGuard { lock, saved, _not_send: core::marker::PhantomData })
     }
 }
 

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::arch;
 use crate::mem::OutOfMemory;
+use crate::sync::IrqGuard;
 use crate::trap::UserFrame;
 
 /// Bits of [`Thread::work`]: reasons to call `return_to_user` (any bit) or `preempt` (RESCHED) on the way out.
@@ -151,17 +152,25 @@ pub fn switch(previous: &Thread, next: &Thread) {
     arch::switch(previous, next);
 }
 
-/// As [`switch`], between the threads of two owners, giving up the counted references before it switches: the stack of a
-/// thread that never runs again must not hold any. The caller keeps a reference to each in a place that outlives the switch
-/// (the run queue); without one this panics.
-pub fn switch_owned<T>(previous: Arc<T>, next: Arc<T>, thread_of: fn(&T) -> &Thread) {
-    assert!(Arc::strong_count(&previous) > 1 && Arc::strong_count(&next) > 1, "the run queue owns both tasks");
-    let (from, to) = (Arc::as_ptr(&previous), Arc::as_ptr(&next));
-    drop(previous);
-    drop(next);
-    // SAFETY: both counts were above one and the run queue, whose lock is handed over, drops its references only in the
-    // second half of the switch, after `from` is off this CPU.
+/// As [`switch`], between the threads of two owners that the run queue behind `guard` keeps: `pair` finds (previous, next)
+/// in it. The queue stays locked for the thread that runs next, which takes it over with
+/// [`crate::sync::IrqLock::adopt_after_handover`]. Returns, when `previous` runs again, the interrupt mask to give to that.
+///
+/// Nothing on this stack, which may never run again, holds a counted reference. The queue must keep both owners until
+/// `previous` is off this CPU: nobody else opens the lock, and the second half of the switch lets go of `previous` alone.
+#[inline(always)]
+pub fn switch_locked<Q, T: 'static>(
+    guard: IrqGuard<'_, Q>,
+    pair: impl for<'q> FnOnce(&'q Q) -> (&'q Arc<T>, &'q Arc<T>),
+    thread_of: fn(&T) -> &Thread,
+) -> usize {
+    let (previous, next) = pair(&guard);
+    let (from, to) = (Arc::as_ptr(previous), Arc::as_ptr(next));
+    let saved = guard.leave_locked();
+    // SAFETY: the queue owns both and its lock stays taken, so neither is freed before the successor adopts the lock; by
+    // then `from` is no longer used here, and when it runs again its own reference is what keeps it.
     unsafe { arch::switch(thread_of(&*from), thread_of(&*to)) };
+    saved
 }
 
 /// Makes `owner`'s thread the current one of this CPU without a switch: the boot flow becomes the idle task. The caller's

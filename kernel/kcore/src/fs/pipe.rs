@@ -137,23 +137,26 @@ impl Pipe {
             return Ok(0);
         }
         loop {
-            let mut ring = self.ring.lock();
-            let was_full = self.is_full();
-            let outcome = ring.drain(dst);
-            self.used.store(ring.slots.len(), Ordering::SeqCst);
-            let more = !ring.slots.is_empty();
-            drop(ring);
-            if was_full && !self.is_full() {
-                self.wake_writers();
-            }
-            match outcome {
-                Ok(0) => {}
-                result => {
-                    // Another reader was passed over when this one was woken for all of it.
-                    if more {
-                        self.wake_readers();
+            // An empty pipe is left unlocked: its reader goes to sleep at once.
+            if !self.is_empty() {
+                let mut ring = self.ring.lock();
+                let was_full = self.is_full();
+                let outcome = ring.drain(dst);
+                self.used.store(ring.slots.len(), Ordering::SeqCst);
+                let more = !ring.slots.is_empty();
+                drop(ring);
+                if was_full && !self.is_full() {
+                    self.wake_writers();
+                }
+                match outcome {
+                    Ok(0) => {}
+                    result => {
+                        // Another reader was passed over when this one was woken for all of it.
+                        if more {
+                            self.wake_readers();
+                        }
+                        return result;
                     }
-                    return result;
                 }
             }
             if !self.has_writers() {

@@ -7,30 +7,25 @@ use hal::cpu;
 use hal::thread::work;
 
 use super::class::{Class, Enqueue};
-use super::{GLANCE, Glance, QUEUES, activate};
+use super::{GLANCE, IDLE_CPUS, QUEUES, activate};
 use crate::task::Task;
 
 /// Where a woken task goes: the CPU it ran on if that is idle (warm cache), else an idle one, else its own, else any that
 /// it may use, least busy first (Linux `select_task_rq_fair`, with one cache domain as on the Pi).
 pub(super) fn choose_cpu(task: &Task, last: usize) -> usize {
-    let online = cpu::online_mask();
-    let usable = |cpu: usize| online >> cpu & 1 != 0 && task.sched.allows(cpu);
-    let idle = |cpu: usize| is_idle(GLANCE.of(cpu));
-    if usable(last) && idle(last) {
+    let usable = cpu::online_mask() & task.sched.allowed.load(Ordering::Relaxed);
+    let idle = usable & IDLE_CPUS.load(Ordering::SeqCst);
+    if idle >> last & 1 != 0 {
         return last;
     }
-    if let Some(cpu) = (0..hal::MAX_CPUS).find(|cpu| usable(*cpu) && idle(*cpu)) {
-        return cpu;
+    if idle != 0 {
+        return idle.trailing_zeros() as usize;
     }
-    if usable(last) {
+    if usable >> last & 1 != 0 {
         return last;
     }
     let busy = |cpu: &usize| GLANCE.of(*cpu).running.load(Ordering::Relaxed);
-    (0..hal::MAX_CPUS).filter(|cpu| usable(*cpu)).min_by_key(busy).unwrap_or(last)
-}
-
-fn is_idle(glance: &Glance) -> bool {
-    glance.idle.load(Ordering::SeqCst) && glance.running.load(Ordering::SeqCst) == 0
+    (0..hal::MAX_CPUS).filter(|cpu| usable >> cpu & 1 != 0).min_by_key(busy).unwrap_or(last)
 }
 
 /// The idle loop's last look before it sleeps: takes a waiting task from the busiest CPU.
@@ -49,8 +44,8 @@ pub(super) fn on_tick(here: usize) {
     if mine < 2 {
         return;
     }
-    let online = cpu::online_mask();
-    let sleeper = (0..hal::MAX_CPUS).find(|cpu| *cpu != here && online >> cpu & 1 != 0 && is_idle(GLANCE.of(*cpu)));
+    let sleepers = cpu::online_mask() & IDLE_CPUS.load(Ordering::Relaxed) & !(1 << here);
+    let sleeper = (sleepers != 0).then(|| sleepers.trailing_zeros() as usize);
     if let Some(sleeper) = sleeper
         && let Some(idle) = QUEUES.of(sleeper).lock().idle.as_ref()
         && idle.thread.work().fetch_or(work::RESCHED, Ordering::SeqCst) & work::RESCHED == 0
@@ -67,7 +62,7 @@ fn pull(here: usize, threshold: u32) {
         return;
     }
     let Some(task) = take_from(busiest, here) else { return };
-    activate(QUEUES.of(here).lock(), here, &task, Enqueue::Migrate);
+    activate(QUEUES.of(here).lock(), here, task, Enqueue::Migrate);
 }
 
 fn take_from(busiest: usize, here: usize) -> Option<Arc<Task>> {
@@ -75,7 +70,7 @@ fn take_from(busiest: usize, here: usize) -> Option<Arc<Task>> {
     let task = queue.fair.steal_for(here)?;
     // In flight: Running, on no queue, and already this CPU's.
     task.sched.set_on_queue(false);
-    GLANCE.of(busiest).running.fetch_sub(1, Ordering::SeqCst);
+    GLANCE.of(busiest).add_running(-1);
     task.sched.set_cpu(here);
     Some(task)
 }

@@ -18,10 +18,10 @@ pub enum Enqueue {
 
 /// One policy's queue on one CPU. The running task is not in the queue.
 pub trait Class {
-    /// Adds a task that became runnable.
-    fn enqueue(&mut self, task: &Arc<Task>, how: Enqueue);
-    /// Puts the task that ran back.
-    fn put_previous(&mut self, task: &Arc<Task>);
+    /// Gives a task that became runnable its place in the order. [`Self::insert`] follows.
+    fn place(&mut self, task: &Task, how: Enqueue);
+    /// Adds a task to the queue: one that was placed, or the one that ran.
+    fn insert(&mut self, task: Arc<Task>);
     /// Removes a waiting task. False when it was not here.
     fn dequeue(&mut self, task: &Task) -> bool;
     /// Takes the task that should run next out of the queue.

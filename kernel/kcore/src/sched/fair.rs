@@ -2,6 +2,9 @@
 //!
 //! A queue is ordered by virtual run time. A sleeper comes back at most one latency period behind the queue, so that it
 //! is served soon but cannot save up.
+//!
+//! The first task of the queue has a place of its own in front of the tree, so that handing the CPU to and fro between two
+//! tasks, the commonest load, touches no tree.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -17,9 +20,15 @@ const WAKEUP_GRANULARITY_NS: u64 = 500_000;
 /// What a sleeper is credited at most, ns.
 const SLEEPER_CREDIT_NS: u64 = SLICE_NS;
 
+/// Order in the queue: virtual run time, then what breaks ties.
+type Key = (u64, i32);
+
 /// The queue of one CPU.
 pub struct FairQueue {
-    waiting: BTreeMap<(u64, i32), Arc<Task>>,
+    /// Who runs next. While it is empty the tree is, too.
+    first: Option<(Key, Arc<Task>)>,
+    /// The others, all behind `first`.
+    rest: BTreeMap<Key, Arc<Task>>,
     /// Never decreases: the virtual time that newcomers are placed by.
     min_vruntime: u64,
 }
@@ -27,21 +36,41 @@ pub struct FairQueue {
 impl FairQueue {
     /// An empty queue.
     pub const fn new() -> Self {
-        Self { waiting: BTreeMap::new(), min_vruntime: 0 }
+        Self { first: None, rest: BTreeMap::new(), min_vruntime: 0 }
     }
 
-    fn key(task: &Task) -> (u64, i32) {
+    #[inline]
+    fn key(task: &Task) -> Key {
         (task.sched.vruntime.load(Ordering::Relaxed), task.sched_key())
     }
 
+    /// Takes the first out; the next of the tree, if there is one, moves up.
+    #[inline]
+    fn take_first(&mut self) -> Option<(Key, Arc<Task>)> {
+        let taken = self.first.take()?;
+        if !self.rest.is_empty() {
+            self.first = self.rest.pop_first();
+        }
+        Some(taken)
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<Task>> {
+        if self.first.as_ref().is_some_and(|(first, _)| first == key) {
+            return self.take_first().map(|(_, task)| task);
+        }
+        self.rest.remove(key)
+    }
+
+    #[inline]
     fn advance(&mut self, current_vruntime: u64) {
-        let first = self.waiting.first_key_value().map_or(current_vruntime, |((v, _), _)| *v);
+        let first = self.first.as_ref().map_or(current_vruntime, |((v, _), _)| *v);
         self.min_vruntime = self.min_vruntime.max(first.min(current_vruntime));
     }
 }
 
 impl Class for FairQueue {
-    fn enqueue(&mut self, task: &Arc<Task>, how: Enqueue) {
+    #[inline]
+    fn place(&mut self, task: &Task, how: Enqueue) {
         let own = task.sched.vruntime.load(Ordering::Relaxed);
         let floor = match how {
             Enqueue::Wakeup => self.min_vruntime.saturating_sub(SLEEPER_CREDIT_NS),
@@ -50,29 +79,44 @@ impl Class for FairQueue {
         // A task from another CPU brings that CPU's clock: it starts level here instead of far ahead.
         let placed = if how == Enqueue::Migrate { floor } else { own.max(floor) };
         task.sched.vruntime.store(placed, Ordering::Relaxed);
-        self.waiting.insert(Self::key(task), task.clone());
     }
 
-    fn put_previous(&mut self, task: &Arc<Task>) {
-        self.waiting.insert(Self::key(task), task.clone());
+    #[inline]
+    fn insert(&mut self, task: Arc<Task>) {
+        let key = Self::key(&task);
+        let behind = match &self.first {
+            None => {
+                self.first = Some((key, task));
+                return;
+            }
+            Some((first, _)) if key < *first => self.first.replace((key, task)),
+            Some(_) => Some((key, task)),
+        };
+        if let Some((key, task)) = behind {
+            self.rest.insert(key, task);
+        }
     }
 
     fn dequeue(&mut self, task: &Task) -> bool {
-        self.waiting.remove(&Self::key(task)).is_some()
+        self.remove(&Self::key(task)).is_some()
     }
 
+    #[inline]
     fn pick_next(&mut self) -> Option<Arc<Task>> {
-        let ((vruntime, _), task) = self.waiting.pop_first()?;
+        let ((vruntime, _), task) = self.take_first()?;
         self.min_vruntime = self.min_vruntime.max(vruntime);
         Some(task)
     }
 
     fn steal_for(&mut self, cpu: usize) -> Option<Arc<Task>> {
         // From the back: who would wait longest here.
-        let key = self.waiting.iter().rev().find(|(_, task)| task.sched.allows(cpu)).map(|(key, _)| *key)?;
-        self.waiting.remove(&key)
+        let behind = self.rest.iter().rev();
+        let first = self.first.iter().map(|(key, task)| (key, task));
+        let key = behind.chain(first).find(|(_, task)| task.sched.allows(cpu)).map(|(key, _)| *key)?;
+        self.remove(&key)
     }
 
+    #[inline]
     fn account(&mut self, current: &Task, delta_ns: u64) {
         let entity = &current.sched;
         let vruntime = entity.vruntime.load(Ordering::Relaxed) + entity.scale(delta_ns);
@@ -93,17 +137,17 @@ impl Class for FairQueue {
     }
 
     fn turn_is_over(&self, current: &Task, now_ns: u64) -> bool {
-        !self.waiting.is_empty() && now_ns.saturating_sub(current.sched.turn_start.load(Ordering::Relaxed)) >= SLICE_NS
+        self.first.is_some() && now_ns.saturating_sub(current.sched.turn_start.load(Ordering::Relaxed)) >= SLICE_NS
     }
 
     fn yield_current(&mut self, current: &Task) {
-        if let Some(((first, _), _)) = self.waiting.first_key_value() {
+        if let Some(((first, _), _)) = self.first {
             let behind = current.sched.vruntime.load(Ordering::Relaxed).max(first + 1);
             current.sched.vruntime.store(behind, Ordering::Relaxed);
         }
     }
 
     fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.rest.len() + usize::from(self.first.is_some())
     }
 }

@@ -48,12 +48,12 @@ pub fn update(now_ns: u64, active: u64) {
     }
 }
 
-/// A CPU goes idle; `active` tasks count from now on, all asleep if it was the last CPU.
+/// A CPU's tick stops, because it is idle; `active` tasks count from now on, all asleep if it was the last CPU.
 pub(super) fn idle_begins(active: u64) {
     ACTIVE_WHILE_IDLE.store(active, Ordering::Relaxed);
 }
 
-/// A CPU leaves idleness: takes the samples that no tick took. A sample that a busy CPU is about to take, less than two
+/// A CPU without tick leaves idleness: takes the samples that no tick took. A sample that a busy CPU is about to take, less than two
 /// ticks overdue, is left to it.
 pub(super) fn idle_ends(now_ns: u64) {
     let missed_until = now_ns.saturating_sub(2 * super::TICK_NS);

@@ -21,7 +21,7 @@ use hal::sync::{IrqGuard, IrqLock};
 use hal::thread::work;
 
 use crate::sync::order;
-use crate::task::{Task, TaskState, current};
+use crate::task::{Task, TaskState};
 use crate::time;
 use class::{Class, Enqueue};
 pub use entity::Entity;
@@ -50,6 +50,16 @@ impl RunQueue {
     const fn new() -> Self {
         RunQueue { current: None, idle: None, fair: FairQueue::new(), previous: None }
     }
+
+    fn is_idle_task(&self, task: &Arc<Task>) -> bool {
+        self.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, task))
+    }
+
+    /// Who is switched from and to, from `reschedule` on until `finish_switch`.
+    fn switched(&self) -> (&Arc<Task>, &Arc<Task>) {
+        let from = self.previous.as_ref().expect("set before the switch");
+        (&from.task, self.current.as_ref().expect("set before the switch"))
+    }
 }
 
 /// What others may look at without a queue's lock.
@@ -57,7 +67,7 @@ struct Glance {
     /// Runnable tasks, the running one included, the idle task not.
     running: AtomicU32,
     idle: AtomicBool,
-    /// The next tick, `u64::MAX` while idle.
+    /// The next tick; `u64::MAX` when none is wanted, which an idle CPU decides at the first one that finds it idle.
     next_tick: AtomicU64,
     switches: AtomicU64,
     /// Time spent idle, ns, and when the current idle stretch began.
@@ -76,12 +86,20 @@ impl Glance {
             idle_since: AtomicU64::new(0),
         }
     }
+
+    /// Changes the number of runnable tasks. Under the lock of the CPU's queue.
+    #[inline]
+    fn add_running(&self, change: i32) {
+        self.running.store(self.running.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::SeqCst);
+    }
 }
 
 hal::global! {
     static QUEUES: PerCpu<IrqLock<RunQueue>> =
         PerCpu::new([const { IrqLock::new(order::RUN_QUEUE, RunQueue::new()) }; hal::MAX_CPUS]);
     static GLANCE: PerCpu<Glance> = PerCpu::new([const { Glance::new() }; hal::MAX_CPUS]);
+    /// A bit per CPU that runs its idle task and has nothing else to do.
+    static IDLE_CPUS: AtomicU32 = AtomicU32::new(0);
     /// Tasks asleep in a state that counts to the load.
     static BLOCKED: AtomicI64 = AtomicI64::new(0);
     /// Forks since boot, for /proc/stat.
@@ -95,6 +113,8 @@ enum Reason {
     Sleep,
     /// The current task stays runnable whatever its state says.
     Preempt,
+    /// As `Preempt`, and the others of its class go first.
+    Yield,
 }
 
 /// The boot flow of this CPU becomes its idle task, and goes on in `next`.
@@ -107,6 +127,7 @@ pub fn adopt_idle(idle: &Arc<Task>, next: fn() -> !) -> ! {
         queue.current = Some(idle.clone());
         queue.idle = Some(idle.clone());
         GLANCE.of(cpu).idle.store(true, Ordering::SeqCst);
+        IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
         GLANCE.of(cpu).idle_since.store(time::monotonic_ns(), Ordering::Relaxed);
     }
     hal::thread::adopt_boot_flow(idle, &idle.thread);
@@ -144,13 +165,7 @@ pub fn preempt() {
 
 /// sched_yield(2): lets the others of the same class go first.
 pub fn yield_now() {
-    {
-        let _pinned = Pinned::new();
-        let mut queue = QUEUES.this().lock();
-        account(&mut queue);
-        queue.fair.yield_current(&current());
-    }
-    reschedule(Reason::Preempt);
+    reschedule(Reason::Yield);
 }
 
 /// Keeps the current task on its CPU while it lives.
@@ -170,58 +185,61 @@ impl Drop for Pinned {
 }
 
 fn reschedule(reason: Reason) {
-    let pinned = Pinned::new();
-    let cpu = cpu::id();
-    let mut queue = QUEUES.of(cpu).lock();
-    drop(pinned);
-    hal::thread::current_work().fetch_and(!work::RESCHED, Ordering::SeqCst);
-    let previous = queue.current.clone().expect("a CPU that schedules has a current task");
+    let (cpu, mut queue) = QUEUES.lock_this();
+    let requested = hal::thread::current_work();
+    // Under the queue's lock, which whoever asks for a reschedule of this CPU holds, or is this CPU.
+    if requested.load(Ordering::SeqCst) & work::RESCHED != 0 {
+        requested.fetch_and(!work::RESCHED, Ordering::SeqCst);
+    }
     let now = account(&mut queue);
-    let is_idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, &previous));
+    let previous = queue.current.take().expect("a CPU that schedules has a current task");
+    let is_idle = queue.is_idle_task(&previous);
     let mut migrate = false;
     if reason == Reason::Sleep && previous.state() != TaskState::Running && !keep_awake(&previous) {
         deactivate(cpu, &previous);
     } else if !is_idle {
         if previous.sched.allows(cpu) {
-            queue.fair.put_previous(&previous);
+            if reason == Reason::Yield {
+                queue.fair.yield_current(&previous);
+            }
+            queue.fair.insert(previous.clone());
         } else {
             migrate = true;
             previous.sched.set_on_queue(false);
-            GLANCE.of(cpu).running.fetch_sub(1, Ordering::SeqCst);
+            GLANCE.of(cpu).add_running(-1);
         }
     }
-    let next = match queue.fair.pick_next() {
-        Some(task) => task,
-        None => queue.idle.clone().expect("set by adopt_idle"),
-    };
+    let picked = queue.fair.pick_next();
+    let becomes_idle = picked.is_none();
+    let next = picked.unwrap_or_else(|| queue.idle.clone().expect("set by adopt_idle"));
     next.sched.exec_start.store(now, Ordering::Relaxed);
     next.sched.turn_start.store(now, Ordering::Relaxed);
+    if becomes_idle && IDLE_CPUS.load(Ordering::Relaxed) >> cpu & 1 == 0 {
+        IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
+    }
     if Arc::ptr_eq(&next, &previous) {
+        queue.current = Some(next);
+        drop(queue);
+        drop(previous);
         return;
     }
-    count_switch(cpu, &previous, now, &queue, &next);
-    queue.current = Some(next.clone());
+    count_switch(cpu, &previous, now, becomes_idle);
     switch_address_space(&next);
-    queue.previous = Some(Previous { task: previous.clone(), migrate });
-    hand_over(queue, previous, next);
-}
-
-/// Switches and, when this task runs again (perhaps on another CPU), lets go of whom it was switched from.
-fn hand_over(queue: IrqGuard<'_, RunQueue>, previous: Arc<Task>, next: Arc<Task>) {
-    let saved = queue.leave_locked();
-    // The queue's `current` and `previous` keep both alive. The counts held here go before the switch: an exiting task's
-    // stack never runs again, and what it held would leak.
-    hal::thread::switch_owned(previous, next, |task: &Task| &task.thread);
+    queue.current = Some(next);
+    queue.previous = Some(Previous { task: previous, migrate });
+    // Switches and, when this task runs again (perhaps on another CPU), lets go of whom it was switched from.
+    let saved = hal::thread::switch_locked(queue, RunQueue::switched, |task: &Task| &task.thread);
     finish_switch(saved);
 }
 
 /// The second half of a switch, in the thread that was switched to.
+#[inline(always)]
 fn finish_switch(saved: usize) {
     let mut queue = QUEUES.this().adopt_after_handover(saved);
     let previous = queue.previous.take();
     drop(queue);
     if let Some(Previous { task, migrate: true }) = previous {
-        place(&task, Enqueue::Migrate);
+        place(task, Enqueue::Migrate);
     }
 }
 
@@ -244,7 +262,7 @@ fn keep_awake(task: &Task) -> bool {
 
 fn deactivate(cpu: usize, task: &Task) {
     task.sched.set_on_queue(false);
-    GLANCE.of(cpu).running.fetch_sub(1, Ordering::SeqCst);
+    GLANCE.of(cpu).add_running(-1);
     if task.state().contributes_to_load() {
         task.sched.counted_blocked.store(true, Ordering::Relaxed);
         BLOCKED.fetch_add(1, Ordering::Relaxed);
@@ -258,24 +276,23 @@ fn switch_address_space(next: &Task) {
     });
 }
 
-fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &Arc<Task>) {
+fn count_switch(cpu: usize, previous: &Task, now: u64, becomes_idle: bool) {
     let glance = GLANCE.of(cpu);
-    glance.switches.fetch_add(1, Ordering::Relaxed);
-    let counter = if previous.sched.on_queue() {
-        &previous.times.involuntary_switches
-    } else {
-        &previous.times.voluntary_switches
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
-    let becomes_idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, next));
-    let was_idle = glance.idle.swap(becomes_idle, Ordering::SeqCst);
-    if becomes_idle && !was_idle {
+    add(&glance.switches, 1);
+    let times = &previous.times;
+    add(if previous.sched.on_queue() { &times.involuntary_switches } else { &times.voluntary_switches }, 1);
+    let was_idle = glance.idle.load(Ordering::Relaxed);
+    if becomes_idle == was_idle {
+        return;
+    }
+    glance.idle.store(becomes_idle, Ordering::SeqCst);
+    if becomes_idle {
+        // The tick stays armed: a short pause costs no change of the timer. A tick that finds the CPU idle is the last.
         glance.idle_since.store(now, Ordering::Relaxed);
-        glance.next_tick.store(u64::MAX, Ordering::Relaxed);
-        load::idle_begins(active_tasks());
-        time::program_next_event();
-    } else if was_idle && !becomes_idle {
-        glance.idle_ns.fetch_add(now.saturating_sub(glance.idle_since.load(Ordering::Relaxed)), Ordering::Relaxed);
+        return;
+    }
+    add(&glance.idle_ns, now.saturating_sub(glance.idle_since.load(Ordering::Relaxed)));
+    if glance.next_tick.load(Ordering::Relaxed) == u64::MAX {
         glance.next_tick.store(now + TICK_NS, Ordering::Relaxed);
         // No tick came meanwhile.
         load::idle_ends(now);
@@ -284,23 +301,47 @@ fn count_switch(cpu: usize, previous: &Task, now: u64, queue: &RunQueue, next: &
     }
 }
 
+/// Adds to a counter whose only writer is the holder of a run queue's lock: cheaper than an atomic addition.
+#[inline(always)]
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}
+
 /// Charges the current task for the time since it was last charged. Returns the time now.
+#[inline]
 fn account(queue: &mut RunQueue) -> u64 {
     let now = time::monotonic_ns();
-    let Some(task) = queue.current.clone() else { return now };
-    let delta = now.saturating_sub(task.sched.exec_start.swap(now, Ordering::Relaxed));
-    if queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, &task)) {
+    let RunQueue { current: Some(task), idle, fair, .. } = queue else { return now };
+    let delta = now.saturating_sub(task.sched.exec_start.load(Ordering::Relaxed));
+    task.sched.exec_start.store(now, Ordering::Relaxed);
+    if idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, task)) {
         return now;
     }
-    task.sched.sum_exec_ns.fetch_add(delta, Ordering::Relaxed);
-    let bucket = if task.sched.in_kernel.load(Ordering::Relaxed) { &task.times.system_ns } else { &task.times.user_ns };
-    bucket.fetch_add(delta, Ordering::Relaxed);
-    queue.fair.account(&task, delta);
+    add(&task.sched.sum_exec_ns, delta);
+    let times = &task.times;
+    add(if task.sched.in_kernel.load(Ordering::Relaxed) { &times.system_ns } else { &times.user_ns }, delta);
+    fair.account(task, delta);
     now
+}
+
+/// What a wake-up did. A reference that the run queue did not need comes back: the caller drops it where no lock is held,
+/// because the task may have ended meanwhile.
+pub enum Woken {
+    /// The task sleeps no more.
+    Queued,
+    /// It had named its state but not yet slept: it will find itself Running.
+    Awake(Arc<Task>),
+    /// It was in none of the states asked for.
+    Not(Arc<Task>),
 }
 
 /// Makes a task runnable if its state is in `mask` ([`TaskState::NORMAL`] and its neighbours). False when it was not.
 pub fn wake(task: &Arc<Task>, mask: u32) -> bool {
+    !matches!(wake_owned(task.clone(), mask), Woken::Not(_))
+}
+
+/// As [`wake`], with a reference that goes to the run queue.
+pub fn wake_owned(task: Arc<Task>, mask: u32) -> Woken {
     loop {
         let cpu = task.sched.cpu();
         let queue = QUEUES.of(cpu).lock();
@@ -308,27 +349,27 @@ pub fn wake(task: &Arc<Task>, mask: u32) -> bool {
             continue;
         }
         if task.state_number() & mask == 0 {
-            return false;
+            return Woken::Not(task);
         }
         task.set_state(TaskState::Running);
         if task.sched.on_queue() {
-            // It had named its state but not yet slept: it will find itself Running.
-            return true;
+            return Woken::Awake(task);
         }
-        if task.sched.counted_blocked.swap(false, Ordering::Relaxed) {
+        if task.sched.counted_blocked.load(Ordering::Relaxed) {
+            task.sched.counted_blocked.store(false, Ordering::Relaxed);
             BLOCKED.fetch_sub(1, Ordering::Relaxed);
         }
         let how = if mask == TaskState::FOR_NEW { Enqueue::New } else { Enqueue::Wakeup };
-        let target = balance::choose_cpu(task, cpu);
+        let target = balance::choose_cpu(&task, cpu);
         if target == cpu {
             activate(queue, cpu, task, how);
-            return true;
+            return Woken::Queued;
         }
         // In flight between two queues: Running but on none, so no other waker touches it.
         task.sched.set_cpu(target);
         drop(queue);
         activate(QUEUES.of(target).lock(), target, task, Enqueue::Migrate);
-        return true;
+        return Woken::Queued;
     }
 }
 
@@ -341,22 +382,28 @@ pub fn start(task: &Arc<Task>) {
 }
 
 /// Puts a runnable task that is on no queue onto one that it may use.
-fn place(task: &Arc<Task>, how: Enqueue) {
-    let target = balance::choose_cpu(task, task.sched.cpu());
+fn place(task: Arc<Task>, how: Enqueue) {
+    let target = balance::choose_cpu(&task, task.sched.cpu());
     task.sched.set_cpu(target);
     activate(QUEUES.of(target).lock(), target, task, how);
 }
 
-fn activate(mut queue: IrqGuard<'_, RunQueue>, cpu: usize, task: &Arc<Task>, how: Enqueue) {
+#[inline]
+fn activate(mut queue: IrqGuard<'_, RunQueue>, cpu: usize, task: Arc<Task>, how: Enqueue) {
     account(&mut queue);
     task.sched.set_on_queue(true);
-    GLANCE.of(cpu).running.fetch_add(1, Ordering::SeqCst);
-    queue.fair.enqueue(task, how);
-    let Some(running) = queue.current.as_ref() else { return };
-    let idle = queue.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, running));
-    if idle || queue.fair.preempts(task, running) {
-        kick(cpu, running);
+    GLANCE.of(cpu).add_running(1);
+    queue.fair.place(&task, how);
+    if let Some(running) = queue.current.as_ref() {
+        let idle = queue.is_idle_task(running);
+        if idle || queue.fair.preempts(&task, running) {
+            kick(cpu, running);
+        }
+        if idle && IDLE_CPUS.load(Ordering::Relaxed) >> cpu & 1 != 0 {
+            IDLE_CPUS.fetch_and(!(1 << cpu), Ordering::SeqCst);
+        }
     }
+    queue.fair.insert(task);
 }
 
 /// Makes the CPU that runs `task` reschedule soon.
@@ -385,6 +432,12 @@ pub fn tick(now_ns: u64, in_user: bool) {
     let cpu = cpu::id();
     let glance = GLANCE.of(cpu);
     if glance.next_tick.load(Ordering::Relaxed) == u64::MAX {
+        return;
+    }
+    if glance.idle.load(Ordering::Relaxed) {
+        glance.next_tick.store(u64::MAX, Ordering::Relaxed);
+        load::update(now_ns, active_tasks());
+        load::idle_begins(active_tasks());
         return;
     }
     glance.next_tick.store(now_ns + TICK_NS, Ordering::Relaxed);

@@ -27,13 +27,13 @@ fn requeue(task: &Arc<Task>, change: impl FnOnce()) {
             return;
         }
         if task.sched.allows(cpu) {
-            queue.fair.put_previous(task);
+            queue.fair.insert(task.clone());
             return;
         }
         task.sched.set_on_queue(false);
-        GLANCE.of(cpu).running.fetch_sub(1, Ordering::SeqCst);
+        GLANCE.of(cpu).add_running(-1);
         drop(queue);
-        place(task, Enqueue::Migrate);
+        place(task.clone(), Enqueue::Migrate);
         return;
     }
 }

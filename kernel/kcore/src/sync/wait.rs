@@ -4,16 +4,22 @@
 //! the condition once more and gives up the CPU (Linux `___wait_event`). Whoever makes the condition true wakes the
 //! queue. Because the state is set before the last look, a wake-up in between is not lost: it finds a task that is about
 //! to sleep and makes it runnable.
+//!
+//! A wake-up takes the sleeping task off the queue, as Linux's `autoremove_wake_function` does: the next one finds the
+//! next sleeper, and who was woken need not lock the queue again. The queue's reference to the task moves on to the run
+//! queue.
 
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::Errno;
 use hal::sync::IrqLock;
+use hal::thread::Current;
 
 use crate::Result;
-use crate::sched;
+use crate::sched::{self, Woken};
 use crate::sync::order;
 use crate::task::{Task, TaskState, current};
 
@@ -41,16 +47,11 @@ pub struct Waiter {
 impl Waiter {
     /// Wakes the current task.
     pub fn for_current() -> Arc<Waiter> {
-        Self::for_task(&current().arc(), false)
-    }
-
-    /// Wakes the current task; of the exclusive waiters a `wake_one` wakes only the first.
-    pub fn for_current_exclusive() -> Arc<Waiter> {
-        Self::for_task(&current().arc(), true)
-    }
-
-    fn for_task(task: &Arc<Task>, exclusive: bool) -> Arc<Waiter> {
-        Arc::new(Waiter { target: Target::Task(Arc::downgrade(task)), triggered: AtomicBool::new(false), exclusive })
+        Arc::new(Waiter {
+            target: Target::Task(Arc::downgrade(&current().arc())),
+            triggered: AtomicBool::new(false),
+            exclusive: false,
+        })
     }
 
     /// Calls `callback` at each wake-up.
@@ -82,9 +83,30 @@ impl Waiter {
     }
 }
 
+/// One place in a queue.
+enum Entry {
+    /// A task that sleeps in [`WaitQueue::wait_event`]. It leaves the queue when it is woken.
+    Sleeper { task: Arc<Task>, exclusive: bool },
+    /// A registration that stays until it is taken back.
+    Registered(Arc<Waiter>),
+}
+
+impl Entry {
+    fn is_of(&self, sleeper: &Current<Task>) -> bool {
+        matches!(self, Entry::Sleeper { task, .. } if core::ptr::eq(&**task, &**sleeper))
+    }
+
+    fn is_exclusive(&self) -> bool {
+        match self {
+            Entry::Sleeper { exclusive, .. } => *exclusive,
+            Entry::Registered(waiter) => waiter.exclusive,
+        }
+    }
+}
+
 /// The tasks and callbacks that wait for one kind of event.
 pub struct WaitQueue {
-    waiters: IrqLock<VecDeque<Arc<Waiter>>>,
+    waiters: IrqLock<VecDeque<Entry>>,
     /// Mirrors "not empty", so that waking an empty queue costs one load.
     occupied: AtomicBool,
 }
@@ -108,11 +130,15 @@ impl WaitQueue {
 
     /// Adds a waiter. Non-exclusive waiters go to the front, as in Linux, so that `wake_one` reaches all of them.
     pub fn register(&self, waiter: &Arc<Waiter>) {
-        let mut waiters = self.waiters.lock();
-        if waiter.exclusive {
-            waiters.push_back(waiter.clone());
+        self.add(&mut self.waiters.lock(), Entry::Registered(waiter.clone()));
+    }
+
+    #[inline]
+    fn add(&self, waiters: &mut VecDeque<Entry>, entry: Entry) {
+        if entry.is_exclusive() {
+            waiters.push_back(entry);
         } else {
-            waiters.push_front(waiter.clone());
+            waiters.push_front(entry);
         }
         // SeqCst with the load in `is_idle`: either the waker sees us, or we see the condition it made true.
         self.occupied.store(true, Ordering::SeqCst);
@@ -120,11 +146,33 @@ impl WaitQueue {
 
     /// Removes a waiter if it is there.
     pub fn unregister(&self, waiter: &Arc<Waiter>) {
+        let gone = self.remove(|entry| matches!(entry, Entry::Registered(w) if Arc::ptr_eq(w, waiter)));
+        drop(gone);
+    }
+
+    fn remove(&self, is_it: impl FnMut(&Entry) -> bool) -> Option<Entry> {
         let mut waiters = self.waiters.lock();
-        let found = waiters.iter().position(|w| Arc::ptr_eq(w, waiter)).and_then(|at| waiters.remove(at));
+        let found = waiters.iter().position(is_it).and_then(|at| waiters.remove(at));
         self.occupied.store(!waiters.is_empty(), Ordering::SeqCst);
-        drop(waiters);
-        drop(found);
+        found
+    }
+
+    /// Puts the current task on the queue unless it is there. `fresh`: it cannot be.
+    fn enqueue(&self, task: &Current<Task>, exclusive: bool, fresh: bool) {
+        let mut waiters = self.waiters.lock();
+        if fresh || !waiters.iter().any(|entry| entry.is_of(task)) {
+            self.add(&mut waiters, Entry::Sleeper { task: task.arc(), exclusive });
+        }
+    }
+
+    /// Takes the current task off the queue. False when a wake-up had done so.
+    fn dequeue(&self, task: &Current<Task>) -> bool {
+        // A waker stores this under the lock before it makes the task runnable.
+        if !self.occupied.load(Ordering::SeqCst) {
+            return false;
+        }
+        let gone = self.remove(|entry| entry.is_of(task));
+        gone.is_some()
     }
 
     /// Whether nobody waits. A hint that is safe to act on after making the condition true.
@@ -135,37 +183,82 @@ impl WaitQueue {
     }
 
     /// Wakes every non-exclusive waiter and one exclusive waiter.
+    #[inline(always)]
     pub fn wake_one(&self) {
         self.wake(1, 0);
     }
 
     /// Wakes every waiter.
+    #[inline(always)]
     pub fn wake_all(&self) {
         self.wake(usize::MAX, 0);
     }
 
     /// As [`Self::wake_one`], and tells callbacks which POLL* events came.
+    #[inline(always)]
     pub fn wake_one_for(&self, events: u32) {
         self.wake(1, events);
     }
 
     /// As [`Self::wake_all`], and tells callbacks which POLL* events came.
+    #[inline(always)]
     pub fn wake_all_for(&self, events: u32) {
         self.wake(usize::MAX, events);
     }
 
-    fn wake(&self, mut exclusive_left: usize, events: u32) {
-        if self.is_idle() {
-            return;
+    #[inline(always)]
+    fn wake(&self, exclusive_limit: usize, events: u32) {
+        if !self.is_idle() {
+            self.wake_waiters(exclusive_limit, events);
         }
-        let waiters = self.waiters.lock();
-        for waiter in waiters.iter() {
-            let woke = waiter.wake(events);
-            if waiter.exclusive && woke {
+    }
+
+    fn wake_waiters(&self, mut exclusive_left: usize, events: u32) {
+        // References that became superfluous: their drop may be a task's last, which takes locks above this one.
+        let mut superfluous = Vec::new();
+        let mut waiters = self.waiters.lock();
+        let mut at = 0;
+        while at < waiters.len() {
+            let (woke, exclusive) = match waiters.get(at) {
+                Some(Entry::Registered(waiter)) => {
+                    at += 1;
+                    (waiter.wake(events), waiter.exclusive)
+                }
+                _ => self.wake_sleeper(&mut waiters, &mut at, &mut superfluous),
+            };
+            if exclusive && woke {
                 exclusive_left -= 1;
                 if exclusive_left == 0 {
                     break;
                 }
+            }
+        }
+        drop(waiters);
+        drop(superfluous);
+    }
+
+    /// Wakes the task at `at` and takes it off; one that does not sleep stays, and `at` moves on.
+    fn wake_sleeper(
+        &self,
+        waiters: &mut VecDeque<Entry>,
+        at: &mut usize,
+        superfluous: &mut Vec<Arc<Task>>,
+    ) -> (bool, bool) {
+        let taken = if *at == 0 { waiters.pop_front() } else { waiters.remove(*at) };
+        let Some(Entry::Sleeper { task, exclusive }) = taken else { return (false, false) };
+        // Before the task can run: it looks whether it is still on the queue.
+        self.occupied.store(!waiters.is_empty(), Ordering::SeqCst);
+        match sched::wake_owned(task, TaskState::NORMAL) {
+            Woken::Queued => (true, exclusive),
+            Woken::Awake(task) => {
+                superfluous.push(task);
+                (true, exclusive)
+            }
+            Woken::Not(task) => {
+                waiters.insert(*at, Entry::Sleeper { task, exclusive });
+                self.occupied.store(true, Ordering::SeqCst);
+                *at += 1;
+                (false, exclusive)
             }
         }
     }
@@ -196,11 +289,12 @@ impl WaitQueue {
         if condition() {
             return Ok(());
         }
-        let waiter = if exclusive { Waiter::for_current_exclusive() } else { Waiter::for_current() };
-        self.register(&waiter);
-        let result = sleep_while(state, deadline_ns, || !condition());
-        self.unregister(&waiter);
-        if exclusive && result.is_err() && waiter.is_triggered() {
+        let task = current();
+        let mut fresh = true;
+        let prepare = || self.enqueue(&task, exclusive, core::mem::replace(&mut fresh, false));
+        let result = sleep_prepared(state, deadline_ns, prepare, || !condition());
+        let was_woken = !self.dequeue(&task);
+        if exclusive && result.is_err() && was_woken {
             // We took a wake-up that we do not use: hand it on (Linux autoremove_wake_function's rule).
             self.wake_one();
         }
@@ -209,9 +303,21 @@ impl WaitQueue {
 }
 
 /// Sleeps in `state` while `waiting` holds, for a task that has arranged to be woken. Ends as [`WaitQueue::wait_event`].
-pub fn sleep_while(state: TaskState, deadline_ns: u64, mut waiting: impl FnMut() -> bool) -> Result<()> {
+pub fn sleep_while(state: TaskState, deadline_ns: u64, waiting: impl FnMut() -> bool) -> Result<()> {
+    sleep_prepared(state, deadline_ns, || {}, waiting)
+}
+
+/// As [`sleep_while`]; `prepare` arranges the wake-up before each sleep (Linux `prepare_to_wait`).
+#[inline]
+fn sleep_prepared(
+    state: TaskState,
+    deadline_ns: u64,
+    mut prepare: impl FnMut(),
+    mut waiting: impl FnMut() -> bool,
+) -> Result<()> {
     let task = current();
     loop {
+        prepare();
         task.set_state(state);
         if !waiting() {
             task.set_state(TaskState::Running);

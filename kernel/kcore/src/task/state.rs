@@ -77,7 +77,12 @@ impl TaskState {
 
     /// The state with this number. Only numbers stored by `as u32` of a state come back.
     pub fn from_number(number: u32) -> TaskState {
-        Self::ALL.into_iter().find(|state| *state as u32 == number).unwrap_or(TaskState::Running)
+        // The usual ones first, without a search.
+        match number {
+            0 => TaskState::Running,
+            1 => TaskState::Interruptible,
+            _ => Self::ALL.into_iter().find(|state| *state as u32 == number).unwrap_or(TaskState::Running),
+        }
     }
 
     /// Whether a sleeper in this state counts to the load average (Linux `task_contributes_to_load`).

@@ -138,6 +138,19 @@ impl SigInfo {
         info
     }
 
+    /// Adds `si_utime` and `si_stime` to a [`Self::child`] signal, in clock ticks.
+    pub fn with_times(mut self, user: i64, system: i64) -> Self {
+        self.put_u64(4, user.cast_unsigned());
+        self.put_u64(6, system.cast_unsigned());
+        self
+    }
+
+    /// `si_utime` and `si_stime` of a [`Self::child`] signal.
+    pub fn times(&self) -> (i64, i64) {
+        let long = |word: usize| i64::from(self.fields[word]) | i64::from(self.fields[word + 1]) << 32;
+        (long(4), long(6))
+    }
+
     /// A fault at `address`.
     pub fn fault(signal: u32, code: i32, address: u64) -> Self {
         let mut info = Self::new(signal, code);

@@ -103,6 +103,8 @@ fn describe(info: &SigInfo) -> SignalfdSiginfo {
             out.ssi_pid = words[0];
             out.ssi_uid = words[1];
             out.ssi_status = words[2].cast_signed();
+            let (user, system) = info.times();
+            (out.ssi_utime, out.ssi_stime) = (user.cast_unsigned(), system.cast_unsigned());
         }
         (s::SIGSEGV | s::SIGBUS | s::SIGILL | s::SIGFPE | s::SIGTRAP, code) if code > 0 => {
             out.ssi_addr = info.address();

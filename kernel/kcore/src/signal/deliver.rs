@@ -52,7 +52,8 @@ fn next_to_handle(task: &Task) -> Option<(SigInfo, Sigaction)> {
             s::SIG_DFL => act_by_default(task, &info),
             _ => {
                 if action.flags & u64::from(s::SA_RESETHAND) != 0 {
-                    handlers.set(signal, Sigaction::default());
+                    // Flags and mask stay to be asked for.
+                    handlers.set(signal, Sigaction { handler: s::SIG_DFL, ..action });
                 }
                 return Some((info, action));
             }
@@ -62,9 +63,10 @@ fn next_to_handle(task: &Task) -> Option<(SigInfo, Sigaction)> {
 
 fn act_by_default(task: &Task, info: &SigInfo) {
     let signal = info.signal();
-    let by_kernel = info.code() > 0 && info.code() != s::SI_USER;
-    if send::is_init(&task.group) && !by_kernel {
-        return;
+    let by_kernel = info.code() > 0;
+    let faulted = task.group.signals.faulted.load(Ordering::SeqCst);
+    if send::is_init(&task.group) && !faulted && bit(signal) & super::UNBLOCKABLE == 0 {
+        return; // pid_namespaces(7), Linux SIGNAL_UNKILLABLE
     }
     match default_action(signal) {
         DefaultAction::Ignore => {}
@@ -102,15 +104,20 @@ fn log_crash(task: &Task, info: &SigInfo) {
     );
 }
 
-/// Sets up the handler's frame. False when the stack cannot take it: the process gets SIGSEGV instead.
+/// Sets up the handler's frame. False when the stack cannot take it: the thread gets SIGSEGV instead, whose handler may
+/// have an alternate stack. Only for SIGSEGV itself there is no second try (Linux `force_sigsegv`).
 fn handle(task: &Task, registers: &mut UserFrame, info: &SigInfo, action: &Sigaction) -> bool {
     let signal = info.signal();
-    let old_mask = task.signals.saved_mask.lock().take().unwrap_or_else(|| task.signals.blocked());
+    let saved_mask = *task.signals.saved_mask.lock();
+    let old_mask = saved_mask.unwrap_or_else(|| task.signals.blocked());
     if frame::push(task, registers, info, action, old_mask).is_err() {
-        task.handlers().set(s::SIGSEGV, Sigaction::default());
+        if signal == s::SIGSEGV {
+            task.handlers().set(s::SIGSEGV, Sigaction::default());
+        }
         send::force_fault(&SigInfo::kernel(s::SIGSEGV));
         return false;
     }
+    *task.signals.saved_mask.lock() = None;
     let mut blocked = task.signals.blocked() | action.mask;
     if action.flags & u64::from(s::SA_NODEFER) == 0 {
         blocked |= bit(signal);

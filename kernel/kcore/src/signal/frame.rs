@@ -126,7 +126,8 @@ pub(super) fn push(
     uaccess::copy_to_user(base, &image.0).map_err(|_| Errno::EFAULT)?;
     uaccess::store_u64(record, registers.x[29]).map_err(|_| Errno::EFAULT)?;
     uaccess::store_u64(record.wrapping_add(8), registers.x[30]).map_err(|_| Errno::EFAULT)?;
-    if action.flags & u64::from(s::SA_ONSTACK) != 0 && stack.ss_flags.cast_unsigned() & s::SS_AUTODISARM != 0 {
+    // Whatever stack this handler runs on (Linux signal_delivered).
+    if stack.ss_flags.cast_unsigned() & s::SS_AUTODISARM != 0 {
         task.signals.set_alternate_stack(None);
     }
     enter_handler(registers, info, action, base, record);

@@ -9,10 +9,10 @@
 
 pub mod deliver;
 pub mod frame;
+mod pending;
 pub mod send;
 mod stop;
 
-use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::signal as s;
@@ -24,6 +24,8 @@ use crate::Result;
 use crate::sync::{WaitQueue, order};
 use crate::task::{Task, current};
 
+pub use pending::queued_for_user;
+use pending::{Account, Pending};
 pub use send::{force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info};
 pub(crate) use stop::{JobReport, is_stopped, job_report, notify_parent_of_stop, thread_exits};
 
@@ -87,58 +89,12 @@ pub fn default_action(signal: u32) -> DefaultAction {
     }
 }
 
-/// Signals that wait. Real-time ones queue with their values, standard ones are there once.
-#[derive(Default)]
-pub struct Pending {
-    mask: SigSet,
-    queue: VecDeque<SigInfo>,
-}
-
-impl Pending {
-    const fn new() -> Self {
-        Self { mask: 0, queue: VecDeque::new() }
-    }
-
-    /// Adds a signal. `keep_info` false (RLIMIT_SIGPENDING reached): only the fact is kept.
-    fn add(&mut self, info: &SigInfo, keep_info: bool) {
-        let signal = info.signal();
-        if signal < s::SIGRTMIN && self.mask & bit(signal) != 0 {
-            return;
-        }
-        self.mask |= bit(signal);
-        if keep_info {
-            self.queue.push_back(*info);
-        }
-    }
-
-    /// Takes the next signal that `blocked` lets through: faults first, then the lowest number, oldest first.
-    fn take(&mut self, blocked: SigSet) -> Option<SigInfo> {
-        let ready = self.mask & !blocked;
-        if ready == 0 {
-            return None;
-        }
-        let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
-        let signal = first.trailing_zeros() + 1;
-        let at = self.queue.iter().position(|info| info.signal() == signal);
-        let info = at.and_then(|at| self.queue.remove(at)).unwrap_or_else(|| SigInfo::user(signal, s::SI_USER, 0, 0));
-        if !self.queue.iter().any(|info| info.signal() == signal) {
-            self.mask &= !bit(signal);
-        }
-        Some(info)
-    }
-
-    fn remove(&mut self, set: SigSet) {
-        if self.mask & set != 0 {
-            self.mask &= !set;
-            self.queue.retain(|info| bit(info.signal()) & set == 0);
-        }
-    }
-}
-
 /// Why and whether a process is ending or stopped. Guarded by the group's lock.
 #[derive(Default)]
 pub struct GroupState {
     pending: Pending,
+    /// Who pays for queued signals.
+    account: Account,
     /// Wait status that every thread ends with, once the process is ending.
     pub(crate) exiting: Option<i32>,
     /// Exec waits until it is the only thread: global TID of the thread that stays.
@@ -155,6 +111,16 @@ pub struct GroupState {
     continue_unreported: bool,
 }
 
+impl GroupState {
+    /// The process ends: no stop is in force or to be told of any more.
+    pub(crate) fn forget_job_control(&mut self) {
+        self.stop_signal = 0;
+        self.stopped = false;
+        self.stop_unreported = false;
+        self.continue_unreported = false;
+    }
+}
+
 /// Signal state of a process.
 pub struct GroupSignals {
     pub(crate) state: IrqLock<GroupState>,
@@ -162,6 +128,8 @@ pub struct GroupSignals {
     mask: AtomicU64,
     /// Woken when a signal was queued for the process or one of its threads: signalfds poll here (Linux `signalfd_wqh`).
     pub(crate) arrivals: WaitQueue,
+    /// A thread faulted without a handler for it: not even an init survives that.
+    faulted: AtomicBool,
 }
 
 impl GroupSignals {
@@ -171,6 +139,7 @@ impl GroupSignals {
             state: IrqLock::new(order::SIGHAND, GroupState::default()),
             mask: AtomicU64::new(0),
             arrivals: WaitQueue::new(),
+            faulted: AtomicBool::new(false),
         }
     }
 
@@ -458,7 +427,8 @@ pub fn flush(task: &Task, set: SigSet) {
     }
 }
 
-/// Waits until a signal of `set` comes or the deadline passes (`EAGAIN`); another signal's handler is `EINTR`.
+/// Waits until a signal of `set` comes or the deadline passes (`EAGAIN`). Another signal's handler ends it with
+/// `ERESTARTSYS`.
 pub fn wait_for(set: SigSet, deadline_ns: u64) -> Result<SigInfo> {
     let task = current();
     let set = set & !UNBLOCKABLE;
@@ -479,33 +449,6 @@ pub fn wait_for(set: SigSet, deadline_ns: u64) -> Result<SigInfo> {
     match (found, outcome) {
         (Some(info), _) => Ok(info),
         (None, Err(abi::Errno::ETIMEDOUT)) => take_from_set(set).ok_or(abi::Errno::EAGAIN),
-        (None, _) => take_from_set(set).ok_or(abi::Errno::EINTR),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Pending, bit};
-    use abi::signal::{SI_QUEUE, SI_USER, SIGINT, SIGRTMIN, SIGSEGV, SIGTERM, SigInfo};
-
-    #[test]
-    fn standard_signals_are_pending_once_and_real_time_ones_queue() {
-        let mut pending = Pending::new();
-        for _ in 0..3 {
-            pending.add(&SigInfo::user(SIGTERM, SI_USER, 1, 0), true);
-            pending.add(&SigInfo::user(SIGRTMIN, SI_QUEUE, 1, 0), true);
-        }
-        let order: alloc::vec::Vec<u32> = core::iter::from_fn(|| pending.take(0)).map(|i| i.signal()).collect();
-        assert_eq!(order, [SIGTERM, SIGRTMIN, SIGRTMIN, SIGRTMIN]);
-    }
-
-    #[test]
-    fn faults_come_first_and_blocked_signals_stay() {
-        let mut pending = Pending::new();
-        pending.add(&SigInfo::user(SIGINT, SI_USER, 1, 0), true);
-        pending.add(&SigInfo::user(SIGSEGV, SI_USER, 1, 0), true);
-        assert_eq!(pending.take(0).map(|i| i.signal()), Some(SIGSEGV));
-        assert!(pending.take(bit(SIGINT)).is_none());
-        assert_eq!(pending.mask, bit(SIGINT));
+        (None, _) => take_from_set(set).ok_or(abi::Errno::ERESTARTSYS),
     }
 }

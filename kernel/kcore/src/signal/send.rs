@@ -4,13 +4,13 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use abi::Errno;
+use abi::capability::CAP_KILL;
 use abi::poll::{POLLIN, POLLRDNORM};
-use abi::resource::RLIMIT_SIGPENDING;
 use abi::signal as s;
 use abi::signal::SigInfo;
 use hal::thread::work;
 
+use super::pending::{self, Admission};
 use super::{DefaultAction, GroupState, STOP_SET, SigSet, bit, default_action};
 use crate::Result;
 use crate::sched;
@@ -95,8 +95,15 @@ pub fn force_fault(info: &SigInfo) {
         handlers.set(signal, s::Sigaction::default());
         task.signals.blocked.fetch_and(!bit(signal), Ordering::SeqCst);
     }
+    if handlers.get(signal).handler == s::SIG_DFL {
+        // Not even an init survives its own faults (Linux clears SIGNAL_UNKILLABLE here).
+        task.group.signals.faulted.store(true, Ordering::SeqCst);
+    }
+    // A fault takes the place of the same signal sent by somebody: what the instruction did must be told.
     let mut queue = task.signals.queue.lock();
-    queue.add(info, true);
+    queue.remove(bit(signal));
+    // Without memory for the siginfo the fact remains.
+    let _ = queue.add(info, Admission::Queue(None));
     task.signals.mask.store(queue.mask, Ordering::SeqCst);
     drop(queue);
     task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
@@ -110,17 +117,21 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     if !prepare(tree, group, threads, signal) || is_ignored(group, first, signal, origin) {
         return Ok(());
     }
-    let mut state = group.signals.state.lock();
-    if signal == s::SIGKILL {
-        begin_exit(&mut state, threads, signal.cast_signed());
+    let mut guard = group.signals.state.lock();
+    let state = &mut *guard;
+    let taker = choose_thread(threads, signal);
+    if taker.is_some_and(|taker| ends_at_once(group, taker, signal)) {
+        begin_exit(state, threads, signal.cast_signed());
         return Ok(());
     }
-    let keep = may_queue(first, &state, info)?;
-    state.pending.add(info, keep);
-    group.signals.mirror(&state);
-    drop(state);
+    if state.pending.mask & bit(signal) == 0 || signal >= s::SIGRTMIN {
+        let admission = pending::admit(first, &mut state.account, info)?;
+        state.pending.add(info, admission)?;
+        group.signals.mirror(state);
+    }
+    drop(guard);
     group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    if let Some(thread) = choose_thread(threads, signal) {
+    if let Some(thread) = taker {
         notify(thread, signal);
     }
     Ok(())
@@ -134,24 +145,39 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
         return Ok(());
     }
     let mut state = task.group.signals.state.lock();
-    if signal == s::SIGKILL {
+    let taken = wants(task, signal);
+    if taken && ends_at_once(&task.group, task, signal) {
         begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
-    let keep = may_queue(task, &state, info)?;
+    let admission = pending::admit(task, &mut state.account, info)?;
     drop(state);
-    add_private(task, info, keep);
+    add_private(task, info, admission)?;
     task.group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    if wants(task, signal) {
+    if taken {
         notify(task, signal);
     }
     Ok(())
 }
 
-fn add_private(task: &Task, info: &SigInfo, keep: bool) {
+/// Whether the signal, taken by `task`, ends the process whatever happens next: then it does so now, and sleepers that only
+/// a fatal signal wakes are woken (Linux `sig_fatal` in `complete_signal`). Not when a core is to be dumped first.
+fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32) -> bool {
+    if signal == s::SIGKILL {
+        return true;
+    }
+    let terminates = default_action(signal) == DefaultAction::Terminate;
+    terminates
+        && task.signals.blocked() & bit(signal) == 0
+        && !is_init(group)
+        && task.handlers().get(signal).handler == s::SIG_DFL
+}
+
+fn add_private(task: &Task, info: &SigInfo, admission: Admission) -> Result<()> {
     let mut queue = task.signals.queue.lock();
-    queue.add(info, keep);
+    let added = queue.add(info, admission);
     task.signals.mask.store(queue.mask, Ordering::SeqCst);
+    added
 }
 
 pub(super) fn remove_private(task: &Task, set: SigSet) {
@@ -165,6 +191,9 @@ pub(super) fn remove_private(task: &Task, set: SigSet) {
 /// Stop signals and SIGCONT cancel each other, and SIGCONT resumes even when it is ignored or blocked (signal(7)).
 /// False when the process is ending and the signal is of no use. The tree keeps senders apart.
 fn prepare(tree: &Tree, group: &Arc<ThreadGroup>, threads: &[Arc<Task>], signal: u32) -> bool {
+    if threads.iter().any(|thread| thread.is_kernel_thread()) {
+        return false; // they ignore everything (Linux ignore_signals)
+    }
     let mut state = group.signals.state.lock();
     if state.exiting.is_some() {
         return false;
@@ -177,10 +206,10 @@ fn prepare(tree: &Tree, group: &Arc<ThreadGroup>, threads: &[Arc<Task>], signal:
     state.pending.remove(cancelled);
     group.signals.mirror(&state);
     threads.iter().for_each(|thread| remove_private(thread, cancelled));
-    let resumed = signal == s::SIGCONT && super::stop::resume(threads, &mut state);
+    let told = if signal == s::SIGCONT { super::stop::resume(threads, &mut state) } else { None };
     drop(state);
-    if resumed {
-        super::stop::tell_parent(tree, group, s::CLD_CONTINUED, s::SIGCONT);
+    if let Some((code, status)) = told {
+        super::stop::tell_parent(tree, group, code, status);
     }
     true
 }
@@ -191,8 +220,10 @@ fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, origin: Origin) -> 
         return false;
     }
     let handler = task.handlers().get(signal).handler;
-    // An init process gets only what it handles, unless the kernel itself insists (pid_namespaces(7)).
-    if is_init(group) && handler == s::SIG_DFL && origin == Origin::User {
+    // An init process gets only what it handles; SIGKILL and SIGSTOP if the kernel itself insists (pid_namespaces(7),
+    // Linux sig_task_ignored).
+    let insisted = origin == Origin::Kernel && bit(signal) & super::UNBLOCKABLE != 0;
+    if is_init(group) && handler == s::SIG_DFL && !insisted {
         return true;
     }
     handler == s::SIG_IGN && bit(signal) & super::UNBLOCKABLE == 0
@@ -202,18 +233,6 @@ fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, origin: Origin) -> 
 /// Whether the process is the init of its PID namespace: SIGNAL_UNKILLABLE.
 pub(super) fn is_init(group: &ThreadGroup) -> bool {
     group.pid.own_number() == 1
-}
-
-/// RLIMIT_SIGPENDING: a full queue refuses queued real-time signals with `EAGAIN`; of others only the fact is kept.
-fn may_queue(task: &Task, state: &GroupState, info: &SigInfo) -> Result<bool> {
-    let queued = state.pending.queue.len() + task.signals.queue.lock().queue.len();
-    if (queued as u64) < task.rlimit(RLIMIT_SIGPENDING) {
-        return Ok(true);
-    }
-    if info.signal() >= s::SIGRTMIN && info.code() != s::SI_USER && info.code() != s::SI_KERNEL {
-        return Err(Errno::EAGAIN);
-    }
-    Ok(false)
 }
 
 /// Whether this thread would take the signal now.
@@ -240,7 +259,7 @@ pub(crate) fn begin_exit(state: &mut GroupState, threads: &[Arc<Task>], status: 
         return;
     }
     state.exiting = Some(status);
-    state.stop_signal = 0;
+    state.forget_job_control();
     kill_threads(threads, None);
 }
 
@@ -248,9 +267,32 @@ pub(crate) fn begin_exit(state: &mut GroupState, threads: &[Arc<Task>], status: 
 pub(crate) fn kill_threads(threads: &[Arc<Task>], except: Option<&Task>) {
     for thread in threads {
         if !except.is_some_and(|except| core::ptr::eq(&**thread, except)) {
-            add_private(thread, &SigInfo::kernel(s::SIGKILL), false);
+            let mut queue = thread.signals.queue.lock();
+            queue.add_fact(s::SIGKILL);
+            thread.signals.mask.store(queue.mask, Ordering::SeqCst);
+            drop(queue);
             notify(thread, s::SIGKILL);
         }
+    }
+}
+
+/// kill(2): whether `sender` may signal `target` by its credentials: its real or effective user id is the target's real
+/// or saved one, or it has CAP_KILL, or both are of one process. SIGCONT has a rule of its own besides.
+pub(crate) fn permitted(sender: &Task, target: &Task) -> bool {
+    if core::ptr::eq(&*target.group, &*sender.group) {
+        return true;
+    }
+    let (mine, theirs) = (sender.creds(), target.creds());
+    let same = [mine.euid, mine.uid].iter().any(|id| *id == theirs.suid || *id == theirs.uid);
+    same || mine.capable(CAP_KILL)
+}
+
+/// A thread on its way out hands the process's signals that it might have been woken for to the others (Linux
+/// `exit_signals`).
+pub(crate) fn hand_on(task: &Task) {
+    let shared = task.group.signals.pending_mask() & !task.signals.blocked();
+    if shared != 0 {
+        retarget(task, shared);
     }
 }
 
@@ -260,7 +302,8 @@ pub(super) fn retarget(task: &Task, set: SigSet) {
     let tree = tree::lock();
     let Some(id) = tree.find(&task.group) else { return };
     for thread in &tree.node(id).threads {
-        if !core::ptr::eq(&**thread, task) && set & !thread.signals.blocked() != 0 {
+        let takes = set & !thread.signals.blocked() != 0 && !thread.has_flag(crate::task::flags::EXITING);
+        if takes && !core::ptr::eq(&**thread, task) {
             notify(thread, s::SIGCHLD);
         }
     }

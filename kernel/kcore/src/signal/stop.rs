@@ -85,21 +85,22 @@ pub(crate) fn thread_exits(task: &Task) -> bool {
     state.stop_signal != 0 && leave_stop_count(task, &mut state)
 }
 
-/// SIGCONT came: ends a stop in force or under way. True when the parent is to be told (after the lock is released).
-pub(super) fn resume(threads: &[Arc<Task>], state: &mut GroupState) -> bool {
-    let was_stopping = state.stop_signal != 0;
-    state.stop_signal = 0;
+/// SIGCONT came: ends a stop in force or under way. Returns the code and status that the parent is to be told (after the
+/// lock is released): of a stop that was under way that it happened, as Linux does, else that it is over.
+pub(super) fn resume(threads: &[Arc<Task>], state: &mut GroupState) -> Option<(i32, u32)> {
+    let stopping = core::mem::take(&mut state.stop_signal);
     state.stop_left = 0;
     for thread in threads {
         thread.signals.stop_counted.store(false, Ordering::Relaxed);
         sched::wake(thread, TaskState::FOR_CONTINUE);
     }
-    let was_stopped = was_stopping && core::mem::take(&mut state.stopped);
-    if was_stopped {
-        state.stop_unreported = false;
-        state.continue_unreported = true;
+    if stopping == 0 {
+        return None;
     }
-    was_stopped
+    state.stop_unreported = false;
+    state.continue_unreported = true;
+    let was_stopped = core::mem::take(&mut state.stopped);
+    Some(if was_stopped { (s::CLD_CONTINUED, s::SIGCONT) } else { (s::CLD_STOPPED, stopping) })
 }
 
 /// Tells the parent that the process stopped (`CLD_STOPPED`) or was trapped.
@@ -118,16 +119,19 @@ pub(super) fn tell_parent(tree: &Tree, group: &Arc<ThreadGroup>, code: i32, stat
     }
     let Some(first) = tree.node(parent).threads.first() else { return };
     let action = first.handlers().get(s::SIGCHLD);
-    if action.flags & s::SA_NOCLDSTOP as u64 == 0 {
-        send::info_with_tree(tree, &tree.node(parent).group, &child_info(group, code, status.cast_signed()));
+    if action.handler != s::SIG_IGN && action.flags & u64::from(s::SA_NOCLDSTOP) == 0 {
+        let info = child_info(tree.node(id), code, status.cast_signed());
+        send::info_with_tree(tree, &tree.node(parent).group, &info);
     }
     tree.node(parent).group.child_changed.wake_all();
 }
 
-/// The siginfo of a SIGCHLD about `group`.
-pub(crate) fn child_info(group: &ThreadGroup, code: i32, status: i32) -> SigInfo {
+/// The siginfo of a SIGCHLD about a process that stopped or goes on.
+fn child_info(node: &tree::Node, code: i32, status: i32) -> SigInfo {
+    let group = &node.group;
     let uid = group.leader().map_or(0, |leader| leader.creds().uid);
-    SigInfo::child(code, group.pid.global(), uid, status)
+    let (user, system) = crate::task::wait::own_ticks(node);
+    SigInfo::child(code, group.pid.global(), uid, status).with_times(user, system)
 }
 
 /// What `wait` may report of a process that still lives.

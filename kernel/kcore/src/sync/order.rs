@@ -34,6 +34,8 @@ levels! {
     SIGHAND = 70;
     /// Pending signals of a thread.
     TASK_SIGNALS = 72;
+    /// Queued signals per user, charged while a signal is sent.
+    SIGNAL_ACCOUNTS = 74;
     /// Signal handlers, read while a signal is sent.
     SIG_ACTIONS = 82;
     /// Small per-task fields read by /proc: name, credentials, resource limits.

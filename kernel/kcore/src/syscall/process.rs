@@ -181,6 +181,7 @@ pub fn waitid(
         w::P_PGID if id < 0 => return Err(Errno::EINVAL),
         w::P_PGID if id == 0 => Which::Group(group::pgrp_of(&cx.task)),
         w::P_PGID => Which::Group(space.find(id).ok_or(Errno::ECHILD)?),
+        w::P_PIDFD if id < 0 => return Err(Errno::EINVAL),
         w::P_PIDFD => {
             let file = cx.task.files().get(id)?;
             pidfd_nonblocking = file.is_nonblocking();
@@ -189,7 +190,14 @@ pub fn waitid(
         _ => return Err(Errno::EINVAL),
     };
     // A nonblocking pidfd says EAGAIN where WNOHANG says "nobody" (pidfd_open(2)).
-    let report = wait::wait(&which, if pidfd_nonblocking { options | w::WNOHANG } else { options })?;
+    let report = match wait::wait(&which, if pidfd_nonblocking { options | w::WNOHANG } else { options }) {
+        Ok(report) => report,
+        Err(error) => {
+            // Linux clears the info of a wait that fails, too.
+            info.write_if_wanted(&SigInfo::default())?;
+            return Err(error);
+        }
+    };
     if report.is_none() && pidfd_nonblocking && options & w::WNOHANG == 0 {
         return Err(Errno::EAGAIN);
     }

@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use abi::Errno;
-use abi::capability::CAP_KILL;
 use abi::signal as s;
 use abi::signal::{SigInfo, Sigaction, StackT};
 use abi::time::Timespec;
@@ -27,15 +26,10 @@ fn signal_or_probe(signal: i32) -> Result<Option<u32>> {
     }
 }
 
-/// kill(2): the sender's real or effective user id is the target's real or saved one, or CAP_KILL; SIGCONT also within the
-/// session.
+/// kill(2): by credentials; SIGCONT also within the session.
 fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> bool {
-    let (mine, theirs) = (cx.task.creds(), target.creds());
-    let same = [mine.euid, mine.uid].iter().any(|id| *id == theirs.suid || *id == theirs.uid);
-    if same || mine.capable(CAP_KILL) || Arc::ptr_eq(&target.group, &cx.task.group) {
-        return true;
-    }
-    signal == Some(s::SIGCONT) && group::session_of(target).global() == group::session_of(&cx.task).global()
+    signal::send::permitted(&cx.task, target)
+        || signal == Some(s::SIGCONT) && group::session_of(target).global() == group::session_of(&cx.task).global()
 }
 
 fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
@@ -45,7 +39,6 @@ fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
 
 /// kill(2).
 pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
-    let signal = signal_or_probe(signal)?;
     match pid {
         i32::MIN => Err(Errno::ESRCH),
         0 => kill_group(cx, group::pgrp_of(&cx.task).global(), signal),
@@ -55,7 +48,9 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
             kill_group(cx, pgrp.global(), signal)
         }
         pid => {
+            // Nobody to signal is told before a signal that does not exist (check_kill_permission).
             let target = task::find_or_esrch(pid)?;
+            let signal = signal_or_probe(signal)?;
             if !may_kill(cx, &target, signal) {
                 return Err(Errno::EPERM);
             }
@@ -67,7 +62,7 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
     }
 }
 
-fn kill_group(cx: &Context<'_>, pgrp: i32, signal: Option<u32>) -> Result<usize> {
+fn kill_group(cx: &Context<'_>, pgrp: i32, signal: i32) -> Result<usize> {
     let targets: Vec<Arc<Task>> = {
         let tree = tree::lock();
         tree.group_members(pgrp).filter_map(|id| tree.node(id).threads.first().cloned()).collect()
@@ -75,22 +70,21 @@ fn kill_group(cx: &Context<'_>, pgrp: i32, signal: Option<u32>) -> Result<usize>
     kill_all(cx, targets, signal)
 }
 
-/// kill(-1): everybody but init and the caller.
-fn kill_everybody(cx: &Context<'_>, signal: Option<u32>) -> Result<usize> {
+/// kill(-1): everybody but init and the caller. Kernel threads are among them: they ignore it.
+fn kill_everybody(cx: &Context<'_>, signal: i32) -> Result<usize> {
     let targets: Vec<Arc<Task>> = {
         let tree = tree::lock();
         tree.processes().filter_map(|id| tree.node(id).threads.first().cloned()).collect()
     };
-    let others = targets
-        .into_iter()
-        .filter(|task| task.tgid() > 1 && !Arc::ptr_eq(&task.group, &cx.task.group) && !task.is_kernel_thread());
+    let others = targets.into_iter().filter(|task| task.tgid() > 1 && !Arc::ptr_eq(&task.group, &cx.task.group));
     kill_all(cx, others.collect(), signal)
 }
 
 /// Success if at least one could be signalled; `EPERM` if none was allowed, `ESRCH` if there was none.
-fn kill_all(cx: &Context<'_>, targets: Vec<Arc<Task>>, signal: Option<u32>) -> Result<usize> {
+fn kill_all(cx: &Context<'_>, targets: Vec<Arc<Task>>, signal: i32) -> Result<usize> {
     let mut outcome = Err(Errno::ESRCH);
     for target in targets {
+        let signal = signal_or_probe(signal)?;
         if !may_kill(cx, &target, signal) {
             outcome = outcome.or(Err(Errno::EPERM));
             continue;
@@ -143,10 +137,10 @@ fn thread_of(cx: &Context<'_>, tgid: Option<i32>, tid: i32) -> Result<Arc<Task>>
 /// rt_sigqueueinfo(2): the codes of the kernel and of kill cannot be forged for others.
 pub fn rt_sigqueueinfo(cx: &mut Context<'_>, pid: i32, signal: i32, info: UserPtr<SigInfo>) -> Result<usize> {
     let mut info = info.read()?;
-    let target = task::find_or_esrch(pid)?;
-    if (info.code() >= 0 || info.code() == s::SI_TKILL) && !Arc::ptr_eq(&target.group, &cx.task.group) {
+    if may_not_claim(cx, &info, pid) {
         return Err(Errno::EPERM);
     }
+    let target = task::find_or_esrch(pid)?;
     let signal = signal_or_probe(signal)?;
     if !may_kill(cx, &target, signal) {
         return Err(Errno::EPERM);
@@ -156,6 +150,13 @@ pub fn rt_sigqueueinfo(cx: &mut Context<'_>, pid: i32, signal: i32, info: UserPt
         signal::send_process(&target.group, &info)?;
     }
     Ok(0)
+}
+
+/// Only to itself may a thread claim to be the kernel, kill or tgkill; told before anything of the target is
+/// (Linux `do_rt_sigqueueinfo`).
+fn may_not_claim(cx: &Context<'_>, info: &SigInfo, target: i32) -> bool {
+    let own = cx.task.pid().number_in(cx.task.namespaces().pid());
+    (info.code() >= 0 || info.code() == s::SI_TKILL) && own != target
 }
 
 /// rt_tgsigqueueinfo(2).
@@ -170,10 +171,10 @@ pub fn rt_tgsigqueueinfo(
         return Err(Errno::EINVAL);
     }
     let mut info = info.read()?;
-    let target = thread_of(cx, Some(tgid), tid)?;
-    if (info.code() >= 0 || info.code() == s::SI_TKILL) && !core::ptr::eq(&*target, &*cx.task) {
+    if may_not_claim(cx, &info, tid) {
         return Err(Errno::EPERM);
     }
+    let target = thread_of(cx, Some(tgid), tid)?;
     let signal = signal_or_probe(signal)?;
     if !may_kill(cx, &target, signal) {
         return Err(Errno::EPERM);
@@ -184,6 +185,16 @@ pub fn rt_tgsigqueueinfo(
     }
     Ok(0)
 }
+
+/// The SA_* flags that sigaction(2) names, and arm64's SA_RESTORER.
+const KNOWN_FLAGS: u64 = (s::SA_NOCLDSTOP
+    | s::SA_NOCLDWAIT
+    | s::SA_SIGINFO
+    | s::SA_ONSTACK
+    | s::SA_RESTART
+    | s::SA_NODEFER
+    | s::SA_RESETHAND
+    | s::SA_RESTORER) as u64;
 
 fn check_set_size(size: usize) -> Result<()> {
     if size == SET_SIZE { Ok(()) } else { Err(Errno::EINVAL) }
@@ -206,6 +217,8 @@ pub fn rt_sigaction(
         Some(_) if bit(signal) & UNBLOCKABLE != 0 => return Err(Errno::EINVAL),
         Some(mut action) => {
             action.mask &= !UNBLOCKABLE;
+            // Unknown flags are cleared, so that user space can ask which ones there are (sigaction(2)).
+            action.flags &= KNOWN_FLAGS;
             let before = handlers.set(signal, action);
             let ignored = action.handler == s::SIG_IGN
                 || action.handler == s::SIG_DFL && default_action(signal) == DefaultAction::Ignore;
@@ -249,7 +262,9 @@ pub fn rt_sigpending(_cx: &mut Context<'_>, set: UserPtr<u64>, size: usize) -> R
     if size > SET_SIZE {
         return Err(Errno::EINVAL);
     }
-    set.write(&signal::pending_and_blocked())?;
+    // As many bytes as asked for, fewer than a set has if need be (Linux do_sigpending's caller).
+    let bytes = signal::pending_and_blocked().to_le_bytes();
+    UserPtr::<u8>::new(set.address()).write_many(bytes.get(..size).unwrap_or_default())?;
     Ok(0)
 }
 
@@ -276,7 +291,9 @@ pub fn rt_sigtimedwait(
         Some(timeout) => time::monotonic_ns().saturating_add(time::timespec_ns(&timeout.read()?)?),
         None => u64::MAX,
     };
-    let found = signal::wait_for(set, deadline)?;
+    // Never restarted, not even after a stop (signal(7)).
+    let found = signal::wait_for(set, deadline)
+        .map_err(|error| if error == Errno::ERESTARTSYS { Errno::EINTR } else { error })?;
     info.write_if_wanted(&found)?;
     Ok(found.signal() as usize)
 }

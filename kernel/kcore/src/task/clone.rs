@@ -256,9 +256,10 @@ fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
     }
     let own = tree.find(&parent.group).expect("a running process is in the tree");
     let node = tree.node(own);
-    let (pgrp, session, grandparent) = (node.pgrp.clone(), node.session.clone(), node.parent);
-    let parent_node = if sibling { grandparent } else { own };
-    tree.add_process(child, parent_node, pgrp, session);
+    let (pgrp, session) = (node.pgrp.clone(), node.session.clone());
+    let (parent_node, parent_thread) = if sibling { (node.parent, node.parent_thread) } else { (own, parent.tid()) };
+    let id = tree.add_process(child, parent_node, pgrp, session);
+    tree.node_mut(id).parent_thread = parent_thread;
     Ok(())
 }
 

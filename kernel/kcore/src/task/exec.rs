@@ -130,6 +130,7 @@ fn take_over_leader(task: &Task) {
     };
     let me = current().arc();
     let own = task.replace_pid(leader.pid());
+    tree.hand_children(id, own.global(), leader.tid());
     own.detach();
     leader.replace_pid(own.clone());
     me.pid().attach(&me);

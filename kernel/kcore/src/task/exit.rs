@@ -23,6 +23,7 @@ pub fn exit_group(status: i32) -> ! {
             _ if state.exiting.is_some() => state.exiting.unwrap_or(status),
             Some(id) => {
                 state.exiting = Some(status);
+                state.forget_job_control();
                 signal::send::kill_threads(&tree.node(id).threads, Some(&task));
                 status
             }
@@ -45,6 +46,7 @@ fn leave(status: i32) {
     let task = current();
     assert!(!task.has_flag(flags::EXITING), "a task exits once");
     task.flags.fetch_or(flags::EXITING, Ordering::SeqCst);
+    signal::send::hand_on(&task);
     if s_is_signal(status) {
         task.flags.fetch_or(flags::SIGNALED, Ordering::Relaxed);
     }
@@ -132,9 +134,12 @@ fn notify(task: &Task, last: bool) {
     let mut tree = tree::lock();
     let Some(id) = tree.find(&task.group) else { return };
     if last {
-        forget_children(&mut tree, id, &mut reaped);
+        forget_children(&mut tree, id, task, &mut reaped);
         let parent = tree.node(id).parent;
         group::hang_up_if_orphaned(&tree, id, parent);
+    }
+    if !last {
+        hand_children_on(&mut tree, id, task);
     }
     if !task.is_leader() {
         task.group.dead_threads.absorb(&task.times.snapshot());
@@ -166,13 +171,16 @@ fn tell_parent(tree: &Tree, id: NodeId) -> bool {
     let exit_signal = node.group.exit_signal.load(Ordering::Relaxed).cast_unsigned();
     let parent_group = &tree.node(parent).group;
     let mut autoreap = false;
+    let mut ignored = false;
     if exit_signal == s::SIGCHLD
         && let Some(thread) = tree.node(parent).threads.first()
     {
         let action = thread.handlers().get(s::SIGCHLD);
-        autoreap = action.handler == s::SIG_IGN || action.flags & u64::from(s::SA_NOCLDWAIT) != 0;
+        ignored = action.handler == s::SIG_IGN;
+        autoreap = ignored || action.flags & u64::from(s::SA_NOCLDWAIT) != 0;
     }
-    if exit_signal != 0 {
+    // With SA_NOCLDWAIT alone the signal is sent all the same, as Linux does (wait(2) leaves it open).
+    if exit_signal != 0 && !ignored {
         // Sent as by the child: an init without a handler does not die of it. A full queue still records the fact.
         let _ = signal::send::process_with_tree(tree, parent_group, &exit_info(node, exit_signal));
     }
@@ -189,7 +197,8 @@ fn exit_info(node: &tree::Node, exit_signal: u32) -> SigInfo {
         signal => (s::CLD_KILLED, signal),
     };
     let uid = node.group.leader().map_or(0, |leader| leader.creds().uid);
-    SigInfo::child_with(exit_signal, code, node.group.pid.global(), uid, value)
+    let (user, system) = super::wait::own_ticks(node);
+    SigInfo::child_with(exit_signal, code, node.group.pid.global(), uid, value).with_times(user, system)
 }
 
 /// The wait status of a zombie: what the process as a whole ended with, else its leader's.
@@ -207,14 +216,30 @@ pub(super) fn reap(tree: &mut Tree, id: NodeId) -> tree::Node {
     tree.remove_process(id)
 }
 
+/// A thread of a process that lives on ends: its children become those of another thread (Linux `find_new_reaper`). For
+/// them the parent has died all the same (prctl(2) PR_SET_PDEATHSIG: "the parent is the thread").
+fn hand_children_on(tree: &mut Tree, id: NodeId, task: &Task) {
+    let alive = tree.node(id).threads.iter().find(|thread| !thread.has_flag(flags::EXITING)).map(|thread| thread.tid());
+    let Some(heir) = alive else { return };
+    for child in tree.hand_children(id, task.tid(), heir) {
+        tell_of_parent_death(tree, child, task);
+    }
+}
+
 /// Children go to the nearest subreaper, else to init (prctl(2) PR_SET_CHILD_SUBREAPER, Linux `find_new_reaper`).
-fn forget_children(tree: &mut Tree, id: NodeId, reaped: &mut Option<Vec<tree::Node>>) {
+fn forget_children(tree: &mut Tree, id: NodeId, task: &Task, reaped: &mut Option<Vec<tree::Node>>) {
     let reaper = find_reaper(tree, id);
+    let mut heir = 0;
+    if reaper != NO_NODE {
+        let alive = tree.node(reaper).threads.iter().find(|thread| !thread.has_flag(flags::EXITING));
+        heir = alive.map_or(0, |thread| thread.tid());
+    }
     let children: Vec<NodeId> = tree.children(id).collect();
     for child in children {
         group::hang_up_if_orphaned(tree, child, id);
         tree.set_parent(child, reaper);
-        tell_of_parent_death(tree, child);
+        tree.node_mut(child).parent_thread = heir;
+        tell_of_parent_death(tree, child, task);
         // The new parent did not choose another signal (Linux reparent_leader).
         tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
         let is_zombie = tree.node(child).exit_state == ExitState::Zombie;
@@ -224,13 +249,15 @@ fn forget_children(tree: &mut Tree, id: NodeId, reaped: &mut Option<Vec<tree::No
     }
 }
 
-/// PR_SET_PDEATHSIG.
-fn tell_of_parent_death(tree: &Tree, child: NodeId) {
-    let group = tree.node(child).group.clone();
-    for thread in &tree.node(child).threads {
+/// PR_SET_PDEATHSIG: sent as by the dying parent, to a child that it may signal.
+fn tell_of_parent_death(tree: &Tree, child: NodeId, parent: &Task) {
+    let node = tree.node(child);
+    for thread in &node.threads {
         let wanted = thread.parent_death_signal.load(Ordering::Relaxed);
-        if wanted != 0 {
-            signal::send::info_with_tree(tree, &group, &SigInfo::user(wanted, s::SI_USER, group.pid.global(), 0));
+        if wanted != 0 && signal::send::permitted(parent, thread) {
+            let info = SigInfo::user(wanted, s::SI_USER, parent.tgid(), parent.creds().uid);
+            // A full queue still records the fact.
+            let _ = signal::send::process_with_tree(tree, &node.group, &info);
         }
     }
 }

@@ -348,6 +348,11 @@ impl Task {
         self.creds.lock().capable(capability)
     }
 
+    /// The real user id, without a reference to the credentials.
+    pub(crate) fn real_uid(&self) -> u32 {
+        self.creds.lock().uid
+    }
+
     /// The namespaces.
     pub fn namespaces(&self) -> Arc<NsSet> {
         self.namespaces.lock().clone()

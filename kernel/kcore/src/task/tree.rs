@@ -60,6 +60,9 @@ pub struct Node {
     pub threads: Vec<Arc<Task>>,
     /// Its parent process ([`NO_NODE`] for the first processes).
     pub parent: NodeId,
+    /// TID of the parent's thread that it is a child of: the one that created it while that lives (prctl(2)
+    /// PR_SET_PDEATHSIG, wait(2) __WNOTHREAD).
+    pub parent_thread: i32,
     /// Its process group.
     pub pgrp: Arc<Pid>,
     /// Its session.
@@ -122,6 +125,7 @@ impl Tree {
             group: leader.group.clone(),
             threads: alloc::vec![leader.clone()],
             parent: NO_NODE,
+            parent_thread: 0,
             pgrp: pgrp.clone(),
             session: session.clone(),
             exit_state: ExitState::Alive,
@@ -192,6 +196,15 @@ impl Tree {
             self.push_back(Ring::Sibling, &mut head, id);
             self.node_mut(parent).children = head;
         }
+    }
+
+    /// The children of thread `from` of process `id` become those of its thread `to`. Returns them.
+    pub fn hand_children(&mut self, id: NodeId, from: i32, to: i32) -> Vec<NodeId> {
+        let children: Vec<NodeId> = self.children(id).filter(|child| self.node(*child).parent_thread == from).collect();
+        for child in &children {
+            self.node_mut(*child).parent_thread = to;
+        }
+        children
     }
 
     /// Moves a process to another process group.

@@ -112,10 +112,9 @@ pub fn of_process(group: &super::ThreadGroup) -> Usage {
     let mut sum = group.dead_threads.snapshot();
     let tree = super::tree::lock();
     if let Some(id) = tree.find(group) {
+        // A leader that ended before its threads is still among them; the others were absorbed when they left.
         for thread in &tree.node(id).threads {
-            if thread.state() != super::TaskState::Dead {
-                sum = sum.plus(thread.times.snapshot());
-            }
+            sum = sum.plus(thread.times.snapshot());
         }
     }
     sum
@@ -128,7 +127,7 @@ pub fn of_system() -> Usage {
     for id in tree.processes() {
         let node = tree.node(id);
         sum = sum.plus(node.group.dead_threads.snapshot()).plus(*node.group.children.lock());
-        for thread in node.threads.iter().filter(|thread| thread.state() != super::TaskState::Dead) {
+        for thread in &node.threads {
             sum = sum.plus(thread.times.snapshot());
         }
     }

@@ -64,7 +64,8 @@ fn look(which: &Which, options: u32) -> Result<Option<Report>> {
         if !is_meant(&tree, id, which, options) {
             continue;
         }
-        any = true;
+        // A zombie answers only who asks for exits (Linux wait_consider_task).
+        any |= options & w::WEXITED != 0 || tree.node(id).exit_state != ExitState::Zombie;
         found = report_of(&tree, id, options);
         if found.is_some() {
             found_at = id;
@@ -86,8 +87,9 @@ fn is_meant(tree: &Tree, id: NodeId, which: &Which, options: u32) -> bool {
         Which::Group(pid) => node.pgrp.global() == pid.global(),
     };
     // A "clone" child is one that does not send SIGCHLD (wait(2), __WCLONE and __WALL).
+    let mine = options & w::__WNOTHREAD == 0 || node.parent_thread == current().tid();
     let clone_child = node.group.exit_signal.load(Ordering::Relaxed) != s::SIGCHLD.cast_signed();
-    meant && (options & w::__WALL != 0 || clone_child == (options & w::__WCLONE != 0))
+    meant && mine && (options & w::__WALL != 0 || clone_child == (options & w::__WCLONE != 0))
 }
 
 fn report_of(tree: &Tree, id: NodeId, options: u32) -> Option<Report> {
@@ -98,7 +100,7 @@ fn report_of(tree: &Tree, id: NodeId, options: u32) -> Option<Report> {
         uid: node.group.leader().map_or(0, |leader| leader.creds().uid),
         code: 0,
         status: 0,
-        usage: Usage::default(),
+        usage: usage_of(node),
     };
     if node.exit_state == ExitState::Zombie {
         if options & w::WEXITED == 0 {
@@ -110,7 +112,7 @@ fn report_of(tree: &Tree, id: NodeId, options: u32) -> Option<Report> {
             _ if status & 0x80 != 0 => s::CLD_DUMPED,
             _ => s::CLD_KILLED,
         };
-        return Some(Report { code, status, usage: zombie_usage(node), ..base });
+        return Some(Report { code, status, ..base });
     }
     let consume = options & w::WNOWAIT == 0;
     let job = signal::job_report(&node.group, options & w::WSTOPPED != 0, options & w::WCONTINUED != 0, consume)?;
@@ -122,11 +124,23 @@ fn report_of(tree: &Tree, id: NodeId, options: u32) -> Option<Report> {
     })
 }
 
-fn zombie_usage(node: &tree::Node) -> Usage {
+/// What the process used so far, with the children that it has waited for (getrusage(2), Linux `RUSAGE_BOTH`).
+fn usage_of(node: &tree::Node) -> Usage {
+    own_usage(node).plus(*node.group.children.lock())
+}
+
+/// What its own threads used, the ended ones included.
+fn own_usage(node: &tree::Node) -> Usage {
     let threads = node.threads.iter().map(|thread| thread.times.snapshot());
     let mut own = threads.fold(node.group.dead_threads.snapshot(), Usage::plus);
     own.max_rss_kib = node.group.max_rss_kib.load(Ordering::Relaxed);
-    own.plus(*node.group.children.lock())
+    own
+}
+
+/// Its times in clock ticks of a hundredth of a second, user and system: what a SIGCHLD tells (sigaction(2), `si_utime`).
+pub(crate) fn own_ticks(node: &tree::Node) -> (i64, i64) {
+    let usage = own_usage(node);
+    ((usage.user_ns / 10_000_000).cast_signed(), (usage.system_ns / 10_000_000).cast_signed())
 }
 
 /// Reaps the zombie: the point of no return of a wait.

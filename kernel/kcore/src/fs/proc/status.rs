@@ -273,7 +273,7 @@ fn push_memory(text: &mut Text, mm: &Mm) {
 fn push_signal_status(text: &mut Text, task: &Task) {
     let (ignored, caught) = task.handlers().ignored_and_caught();
     let limit = task.rlimit(abi::resource::RLIMIT_SIGPENDING);
-    let queued = u64::from(task.signals.pending_mask().count_ones() + task.group.signals.pending_mask().count_ones());
+    let queued = crate::signal::queued_for_user(task.creds().uid) as u64;
     text.str("SigQ:\t").num(queued).byte(b'/').num(limit).byte(b'\n');
     for (name, set) in [
         ("SigPnd:\t", task.signals.pending_mask()),

@@ -142,6 +142,9 @@ fn secondary_as_idle() -> ! {
 
 /// PID 2: the parent of kernel threads, and the one that zeroes frames ahead of time while nothing else runs.
 fn kthreadd_main(_: usize) {
+    // Helpers that end are nobody's business (Linux `ignore_signals`).
+    let ignore = abi::signal::Sigaction { handler: abi::signal::SIG_IGN, ..Default::default() };
+    current().handlers().set(abi::signal::SIGCHLD, ignore);
     if let Err(error) = kthread::spawn("kzerod", None, 19, zero_frames, 0) {
         log::warn!("kzerod: {error}");
     }

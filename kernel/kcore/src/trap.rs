@@ -7,7 +7,7 @@ use hal::thread::work;
 use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 
 use crate::mm::{FaultError, oom};
-use crate::task::{Task, current};
+use crate::task::{Task, current, helper};
 use crate::{sched, signal, syscall, time};
 
 /// The table given to hal; `interrupt` is the board's.
@@ -34,6 +34,10 @@ fn thread_started() {
         hal::cpu::irq_disable();
     } else if !current().is_kernel_thread() {
         crate::task::clone::first_return();
+    } else if helper::is_waiting(current().tid()) {
+        hal::cpu::irq_enable();
+        helper::begin();
+        hal::cpu::irq_disable();
     }
 }
 

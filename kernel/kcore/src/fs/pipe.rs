@@ -123,6 +123,12 @@ impl Pipe {
         self.writers.load(Ordering::SeqCst) != 0
     }
 
+    /// Sleeps until nobody has the reading end open, or a signal comes.
+    pub fn wait_for_last_reader(&self) {
+        // Killed while it waits: the reader is left alone (Linux `wait_for_dump_helpers`).
+        let _ = self.writable.wait_event(TaskState::Interruptible, || !self.has_readers());
+    }
+
     fn wake_readers(&self) {
         self.readable.wake_one_for(POLLIN | POLLRDNORM);
     }

@@ -453,6 +453,8 @@ pub trait MappedFile: Send + Sync {
     fn name(&self) -> Vec<u8>;
     /// Device (major, minor) and inode number.
     fn device_and_inode(&self) -> (u32, u32, u64);
+    /// Mode bits and number of names, for core dumps.
+    fn mode_and_links(&self) -> (u32, u32);
     /// Opened for reading: else nothing can be mapped (`EACCES`).
     fn readable(&self) -> bool;
     /// Opened for writing: else no shared writable mapping (`EACCES`).

@@ -2,6 +2,7 @@
 //!
 //! Every operation is validate, then change: what can fail (limits, tables, splits) comes before the first visible change.
 
+pub mod dump;
 mod pages;
 mod remote;
 mod resize;
@@ -9,7 +10,7 @@ mod resize;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use hal::mem::{PAGE_SIZE, Pfn};
@@ -37,6 +38,8 @@ pub struct Mm {
     max_rss: AtomicU64,
     /// PR_SET_THP_DISABLE: a fault brings one page, in all areas.
     huge_pages_off: AtomicBool,
+    /// `/proc/PID/coredump_filter` ([`dump::filter`]).
+    dump_filter: AtomicU32,
     /// The weak reference to itself that mappings keep.
     this: Weak<Mm>,
 }
@@ -56,6 +59,8 @@ pub struct Space {
     limits: Limits,
     /// MCL_FUTURE.
     lock_future: bool,
+    /// The auxiliary vector as exec made it; the copy on the stack is the program's to change (Linux `saved_auxv`).
+    auxv: Arc<[u8]>,
     /// The program that runs here (`/proc/PID/exe`). While it is held, nobody may write the file.
     exe: Option<Arc<File>>,
 }
@@ -373,6 +378,7 @@ impl Mm {
             mmap_base: TASK_SIZE,
             limits: Limits::NONE,
             lock_future: false,
+            auxv: Arc::from([]),
             exe: None,
         }))
     }
@@ -383,6 +389,7 @@ impl Mm {
             space: Mutex::new(space),
             max_rss: AtomicU64::new(0),
             huge_pages_off: AtomicBool::new(false),
+            dump_filter: AtomicU32::new(dump::filter::DEFAULT),
             this: this.clone(),
         })
     }
@@ -435,6 +442,16 @@ impl Mm {
         self.lock().exe.clone()
     }
 
+    /// Records the auxiliary vector.
+    pub fn set_auxv(&self, vector: Arc<[u8]>) {
+        self.lock().auxv = vector;
+    }
+
+    /// The auxiliary vector as exec made it.
+    pub fn auxv(&self) -> Arc<[u8]> {
+        self.lock().auxv.clone()
+    }
+
     /// Where the program's parts are.
     pub fn marks(&self) -> Marks {
         self.lock().marks
@@ -468,8 +485,10 @@ impl Mm {
             mmap_base: space.mmap_base,
             limits: space.limits,
             lock_future: false,
+            auxv: space.auxv.clone(),
             exe: space.exe.clone(),
         });
+        child.set_dump_filter(self.dump_filter());
         let mut theirs = child.lock();
         for vma in theirs.vmas.values_mut() {
             vma.locked = false;
@@ -526,6 +545,7 @@ impl Mm {
             dont_fork: false,
             wipe_on_fork: false,
             no_huge_pages: false,
+            dont_dump: false,
         };
         if let Some(mapping) = vma.mapping() {
             mapping.add_mapper(self.this.clone());

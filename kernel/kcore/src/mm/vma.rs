@@ -90,6 +90,8 @@ pub struct Vma {
     pub wipe_on_fork: bool,
     /// MADV_NOHUGEPAGE: a fault brings one page.
     pub no_huge_pages: bool,
+    /// MADV_DONTDUMP.
+    pub dont_dump: bool,
 }
 
 impl Vma {
@@ -157,7 +159,8 @@ impl Vma {
             && self.locked == next.locked
             && self.dont_fork == next.dont_fork
             && self.wipe_on_fork == next.wipe_on_fork
-            && self.no_huge_pages == next.no_huge_pages;
+            && self.no_huge_pages == next.no_huge_pages
+            && self.dont_dump == next.dont_dump;
         same && match (&self.backing, &next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::File { mapping: a, offset: from, .. }, Backing::File { mapping: b, offset: to, .. })

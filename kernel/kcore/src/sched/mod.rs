@@ -373,6 +373,21 @@ pub fn wake_owned(task: Arc<Task>, mask: u32) -> Woken {
     }
 }
 
+/// Waits until a task that is about to sleep uninterruptibly is off its CPU, with its registers saved (Linux
+/// `wait_task_inactive`).
+pub fn wait_inactive(task: &Arc<Task>) {
+    loop {
+        let cpu = task.sched.cpu();
+        let queue = QUEUES.of(cpu).lock();
+        // The queue's lock is held across a switch, so who sees the task off the queue sees it off the CPU.
+        if task.sched.cpu() == cpu && !task.sched.on_queue() {
+            return;
+        }
+        drop(queue);
+        yield_now();
+    }
+}
+
 /// Starts a task that was never run (Linux `wake_up_new_task`).
 pub fn start(task: &Arc<Task>) {
     task.sched.set_cpu(cpu::id());

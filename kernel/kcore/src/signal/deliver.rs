@@ -10,7 +10,7 @@ use hal::thread::work;
 use hal::trap::{NO_SYSCALL, UserFrame};
 
 use super::{DefaultAction, RestartBlock, bit, default_action, frame, send, stop};
-use crate::task::{Task, current, exit};
+use crate::task::{Task, coredump, current, exit};
 
 /// Takes pending signals until one needs user code or none is left. Called with interrupts on.
 pub fn deliver(registers: &mut UserFrame) {
@@ -83,7 +83,8 @@ fn act_by_default(task: &Task, info: &SigInfo) {
             if send::is_init(&task.group) {
                 panic!("Attempted to kill init! exitcode={signal:#010x}");
             }
-            exit::exit_group(signal.cast_signed());
+            let dumps = default_action(signal) == DefaultAction::Core;
+            exit::exit_group(if dumps { coredump::dump(info) } else { signal.cast_signed() });
         }
     }
 }
@@ -161,6 +162,13 @@ impl PendingCall {
             registers.x[8] = nr::RESTART_SYSCALL as u64;
         }
         registers.syscall = NO_SYSCALL;
+    }
+}
+
+/// Shows an interrupted call as one that is about to be made, for a core dump.
+pub(crate) fn rewind_interrupted_call(registers: &mut UserFrame) {
+    if PendingCall::of(registers).error.is_some() {
+        run_again(registers);
     }
 }
 

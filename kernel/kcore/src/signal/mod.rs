@@ -99,6 +99,8 @@ pub struct GroupState {
     pub(crate) exiting: Option<i32>,
     /// Exec waits until it is the only thread: global TID of the thread that stays.
     pub(crate) exec_survivor: Option<i32>,
+    /// While a core is written: threads that have not stopped for it (Linux `core_state`).
+    pub(crate) threads_to_stop: Option<usize>,
     /// The signal of a stop in force or under way.
     stop_signal: u32,
     /// Threads that have not stopped yet.
@@ -130,6 +132,8 @@ pub struct GroupSignals {
     pub(crate) arrivals: WaitQueue,
     /// A thread faulted without a handler for it: not even an init survives that.
     faulted: AtomicBool,
+    /// Woken when a thread stopped for a core dump, and when the dump is over.
+    pub(crate) dump_progress: WaitQueue,
 }
 
 impl GroupSignals {
@@ -140,6 +144,7 @@ impl GroupSignals {
             mask: AtomicU64::new(0),
             arrivals: WaitQueue::new(),
             faulted: AtomicBool::new(false),
+            dump_progress: WaitQueue::new(),
         }
     }
 
@@ -179,6 +184,8 @@ pub struct TaskSignals {
     alternate_stack: SpinLock<StackT>,
     /// Counted in the stop under way.
     stop_counted: AtomicBool,
+    /// Exiting, and no longer to be stopped for a core dump (Linux PF_POSTCOREDUMP).
+    pub(crate) past_dump: AtomicBool,
     /// Syndrome of the last fault, for the frame's esr record.
     syndrome: AtomicU64,
 }
@@ -194,6 +201,7 @@ impl TaskSignals {
             waiting_for: AtomicU64::new(0),
             alternate_stack: SpinLock::new(order::TASK_FIELDS, disabled_stack()),
             stop_counted: AtomicBool::new(false),
+            past_dump: AtomicBool::new(false),
             syndrome: AtomicU64::new(0),
         }
     }

@@ -196,7 +196,8 @@ fn prepare(tree: &Tree, group: &Arc<ThreadGroup>, threads: &[Arc<Task>], signal:
     }
     let mut state = group.signals.state.lock();
     if state.exiting.is_some() {
-        return false;
+        // Of use is alone what ends a core dump (Linux `prepare_signal`).
+        return signal == s::SIGKILL && state.threads_to_stop.is_some();
     }
     let cancelled = match signal {
         s::SIGCONT => STOP_SET,
@@ -256,11 +257,22 @@ fn notify(task: &Arc<Task>, signal: u32) {
 /// The process must end with `status`: every thread gets its own SIGKILL (Linux `zap_other_threads`).
 pub(crate) fn begin_exit(state: &mut GroupState, threads: &[Arc<Task>], status: i32) {
     if state.exiting.is_some() {
+        if state.threads_to_stop.is_some() {
+            kill_threads(threads, None);
+        }
         return;
     }
     state.exiting = Some(status);
     state.forget_job_control();
     kill_threads(threads, None);
+}
+
+/// As [`begin_exit`], for a thread that dumps core: the `others` stop for it at the start of their exit.
+pub(crate) fn begin_dump(state: &mut GroupState, others: &[Arc<Task>], status: i32) {
+    state.exiting = Some(status);
+    state.stop_signal = 0;
+    state.threads_to_stop = Some(others.len());
+    kill_threads(others, None);
 }
 
 /// Gives SIGKILL to all of `threads` but `except`.

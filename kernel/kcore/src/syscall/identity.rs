@@ -9,7 +9,7 @@ use abi::capability as cap;
 use super::{Context, UserPtr};
 use crate::Result;
 use crate::task::creds::CAP_FULL;
-use crate::task::{self, Creds, Pid, Task, flags, group, limits};
+use crate::task::{self, Creds, Pid, Task, coredump, flags, group, limits};
 
 fn number(cx: &Context<'_>, pid: &Pid) -> usize {
     pid.number_in(cx.task.namespaces().pid()).unsigned_abs() as usize
@@ -78,7 +78,7 @@ fn commit_uids(task: &Task, old: &Creds, mut new: Creds) {
 /// A change of effective ids makes the process undumpable and forgets PR_SET_PDEATHSIG (prctl(2)).
 fn commit(task: &Task, old: &Creds, new: Creds) {
     if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
-        task.group.dumpable.store(0, Ordering::Relaxed);
+        task.group.dumpable.store(coredump::SUID_DUMPABLE.load(Ordering::Relaxed), Ordering::Relaxed);
         task.parent_death_signal.store(0, Ordering::Relaxed);
     }
     task.commit_creds(new);

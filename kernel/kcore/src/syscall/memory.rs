@@ -166,13 +166,9 @@ pub fn madvise(cx: &mut Context<'_>, address: u64, length: u64, advice: u32) -> 
         return Ok(0);
     }
     match advice {
-        m::MADV_NORMAL
-        | m::MADV_RANDOM
-        | m::MADV_SEQUENTIAL
-        | m::MADV_DONTDUMP
-        | m::MADV_DODUMP
-        | m::MADV_COLD
-        | m::MADV_PAGEOUT => mm.check_mapped(start, end)?,
+        m::MADV_NORMAL | m::MADV_RANDOM | m::MADV_SEQUENTIAL | m::MADV_COLD | m::MADV_PAGEOUT => {
+            mm.check_mapped(start, end)?
+        }
         m::MADV_DONTNEED | m::MADV_FREE => mm.discard_range(start, end)?,
         m::MADV_WILLNEED => {
             mm.check_mapped(start, end)?;
@@ -184,6 +180,14 @@ pub fn madvise(cx: &mut Context<'_>, address: u64, length: u64, advice: u32) -> 
         }
         m::MADV_HUGEPAGE | m::MADV_NOHUGEPAGE => mm.change_areas(start, end, |vma| {
             vma.no_huge_pages = advice == m::MADV_NOHUGEPAGE;
+            Ok(())
+        })?,
+        m::MADV_DONTDUMP | m::MADV_DODUMP => mm.change_areas(start, end, |vma| {
+            // What is never dumped cannot be asked for (Linux VM_SPECIAL).
+            if advice == m::MADV_DODUMP && matches!(vma.backing, Backing::Special) {
+                return Err(Errno::EINVAL);
+            }
+            vma.dont_dump = advice == m::MADV_DONTDUMP;
             Ok(())
         })?,
         m::MADV_DONTFORK | m::MADV_DOFORK => mm.change_areas(start, end, |vma| {

@@ -11,7 +11,7 @@ use abi::Errno;
 use abi::resource::{RLIMIT_NPROC, RLIMIT_STACK};
 use hal::trap::UserFrame;
 
-use super::{Creds, Task, TaskState, current, exit, flags, limits, tree};
+use super::{Creds, Task, TaskState, coredump, current, exit, flags, limits, tree};
 use crate::Result;
 use crate::fs::File;
 use crate::mm::load::{self, Arguments, Loaded};
@@ -148,6 +148,9 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
     exit::complete_robust_and_tid(task);
     let saved = hal::cpu::irq_save();
     let old_mm = task.replace_mm(Some(mm.clone()));
+    if let Some(old) = &old_mm {
+        mm.set_dump_filter(old.dump_filter());
+    }
     mm.hardware().activate();
     hal::cpu::irq_restore(saved);
     drop(old_mm);
@@ -160,7 +163,7 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
     task.set_comm(&start.comm);
     if creds.euid != creds.uid || creds.egid != creds.gid {
         task.parent_death_signal.store(0, Ordering::Relaxed);
-        task.group.dumpable.store(0, Ordering::Relaxed);
+        task.group.dumpable.store(coredump::SUID_DUMPABLE.load(Ordering::Relaxed), Ordering::Relaxed);
     } else {
         task.group.dumpable.store(1, Ordering::Relaxed);
     }

@@ -8,7 +8,7 @@ use abi::signal as s;
 use abi::signal::SigInfo;
 
 use super::tree::{self, ExitState, NO_NODE, NodeId, Tree};
-use super::{Task, TaskState, current, flags, group, limits};
+use super::{Task, TaskState, coredump, current, flags, group, limits};
 use crate::sched;
 use crate::signal;
 use crate::syscall::UserPtr;
@@ -51,6 +51,7 @@ fn leave(status: i32) {
         task.flags.fetch_or(flags::SIGNALED, Ordering::Relaxed);
     }
     task.exit_code.store(status, Ordering::Relaxed);
+    coredump::thread_exits(&task);
     if signal::thread_exits(&task) {
         signal::notify_parent_of_stop(&task.group, s::CLD_STOPPED);
     }

@@ -5,10 +5,12 @@
 //! itself; family relations are in [`tree`] under one lock; scheduler fields belong to the run-queue lock.
 
 pub mod clone;
+pub mod coredump;
 pub mod creds;
 pub mod exec;
 pub mod exit;
 pub mod group;
+pub mod helper;
 pub mod kthread;
 pub mod limits;
 pub mod pid;

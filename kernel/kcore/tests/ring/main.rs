@@ -3,6 +3,7 @@
 //! A story boots a machine, runs as PID 1 and asserts from inside its programs. A failed assertion, a kernel panic, a
 //! broken lock order, a missing TLB flush and a deadlock all fail the test.
 
+mod coredump;
 mod cow;
 mod exec;
 mod files;

@@ -255,6 +255,20 @@ fn parse_number<T: core::str::FromStr>(bytes: &[u8]) -> Result<T> {
     core::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or(Errno::EINVAL)
 }
 
+/// A number as C writes it: decimal, `0x` hexadecimal or `0` octal (Linux `kstrtoull` with base 0).
+fn parse_c_number(bytes: &[u8]) -> Result<u64> {
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    let (digits, base) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
+        None => (text, 10),
+    };
+    if digits.starts_with('+') {
+        return Err(Errno::EINVAL);
+    }
+    u64::from_str_radix(digits, base).map_err(|_| Errno::EINVAL)
+}
+
 /// The root directory.
 struct Root;
 

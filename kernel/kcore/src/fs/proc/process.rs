@@ -97,7 +97,7 @@ const fn setting(name: &'static str, show: Show, store: Store) -> ProcessEntry {
 }
 
 /// In the order that matters for look-ups: what ps and top read comes first.
-static ENTRIES: [ProcessEntry; 33] = [
+static ENTRIES: [ProcessEntry; 34] = [
     text("stat", status::stat),
     text("status", status::status),
     text("cmdline", status::cmdline),
@@ -130,6 +130,7 @@ static ENTRIES: [ProcessEntry; 33] = [
     private("stack", 0o400, status::stack),
     private("personality", 0o400, status::personality),
     text("schedstat", status::schedstat),
+    setting("coredump_filter", status::coredump_filter, status::set_coredump_filter),
     ProcessEntry { name: "mem", mode: S_IFREG | 0o600, node: ProcessNode::Memory },
 ];
 

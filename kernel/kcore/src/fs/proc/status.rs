@@ -215,7 +215,8 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     }
     text.byte(b'\n');
     if let Some(mm) = task.mm() {
-        push_memory(text, &mm);
+        let dumping = task.group.signals.state.lock().threads_to_stop.is_some();
+        push_memory(text, &mm, dumping);
     }
     text.str("Threads:\t").num(relations.threads).byte(b'\n');
     push_signal_status(text, task);
@@ -243,7 +244,7 @@ fn octal(value: u32) -> u64 {
     (0..4).rev().fold(0, |digits, place| digits * 10 + u64::from(value >> (place * 3) & 7))
 }
 
-fn push_memory(text: &mut Text, mm: &Mm) {
+fn push_memory(text: &mut Text, mm: &Mm, dumping: bool) {
     let counters = mm.counters();
     let kib = |pages: u64| pages * (PAGE_SIZE as u64 / 1024);
     let anonymous = counters.resident.saturating_sub(counters.shared);
@@ -267,7 +268,11 @@ fn push_memory(text: &mut Text, mm: &Mm) {
     ] {
         text.str(name).num_right(kib(pages), 8).str(" kB\n");
     }
-    text.str("HugetlbPages:\t").num_right(0, 8).str(" kB\nCoreDumping:\t0\nTHP_enabled:\t0\n");
+    text.str("HugetlbPages:\t")
+        .num_right(0, 8)
+        .str(" kB\nCoreDumping:\t")
+        .num(u64::from(dumping))
+        .str("\nTHP_enabled:\t0\n");
 }
 
 fn push_signal_status(text: &mut Text, task: &Task) {
@@ -361,31 +366,10 @@ pub(super) fn environ(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<
     Ok(())
 }
 
-/// `/proc/PID/auxv`: the vector as exec stored it, behind the environment pointers at the initial stack pointer.
+/// `/proc/PID/auxv`: the vector as exec made it.
 pub(super) fn auxv(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let Some(mm) = task.mm() else { return Ok(()) };
-    let word = |at: u64| {
-        let mut bytes = [0; 8];
-        (mm.read_remote(at, &mut bytes) == 8).then_some(u64::from_le_bytes(bytes))
-    };
-    let mut at = mm.marks().start_stack;
-    let Some(argc) = word(at) else { return Ok(()) };
-    at = at.wrapping_add(8 * (argc + 2));
-    // The environment's pointers end with NULL; its size is bounded as the whole stack's is.
-    for _ in 0..1 << 16 {
-        let Some(pointer) = word(at) else { return Ok(()) };
-        at = at.wrapping_add(8);
-        if pointer == 0 {
-            break;
-        }
-    }
-    for _ in 0..64 {
-        let (Some(kind), Some(value)) = (word(at), word(at.wrapping_add(8))) else { return Ok(()) };
-        text.bytes(&kind.to_le_bytes()).bytes(&value.to_le_bytes());
-        at = at.wrapping_add(16);
-        if kind == 0 {
-            break;
-        }
+    if let Some(mm) = task.mm() {
+        text.bytes(&mm.auxv());
     }
     Ok(())
 }
@@ -538,6 +522,22 @@ pub(super) fn schedstat(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Resul
     let usage = task.times.snapshot();
     text.num(usage.user_ns + usage.system_ns).str(" 0");
     text.field(usage.voluntary_switches + usage.involuntary_switches).byte(b'\n');
+    Ok(())
+}
+
+/// `/proc/PID/coredump_filter` (core(5)); nothing for who has no memory.
+pub(super) fn coredump_filter(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
+    if let Some(mm) = task.mm() {
+        text.hex(u64::from(mm.dump_filter()), 8).byte(b'\n');
+    }
+    Ok(())
+}
+
+/// Takes a number as C writes it; bits that mean nothing are dropped.
+pub(super) fn set_coredump_filter(task: &Arc<Task>, value: &[u8]) -> Result<()> {
+    let bits = super::parse_c_number(value)?;
+    let mm = task.mm().ok_or(Errno::ESRCH)?;
+    mm.set_dump_filter(u32::try_from(bits).map_err(|_| Errno::ERANGE)?);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Writing needs to be root by file mode; the values are checked here.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use abi::Errno;
 use abi::capability::{CAP_LAST_CAP, CAP_SYS_ADMIN};
@@ -14,7 +14,7 @@ use crate::Result;
 use crate::fs::{fdtable, pipe};
 use crate::mm::MMAP_MIN_ADDR;
 use crate::sync::order;
-use crate::task::{clone, current};
+use crate::task::{clone, coredump, current};
 use crate::{printk, random, version};
 
 pub(super) static ENTRIES: &[Entry] = &[
@@ -44,8 +44,17 @@ static KERNEL: &[Entry] = &[
     Entry::text("overflowuid", |text| number(text, 65_534)),
     Entry::text("overflowgid", |text| number(text, 65_534)),
     Entry::text("randomize_va_space", |text| number(text, 2)),
-    Entry::text("core_pattern", |text| line(text, "core")),
-    Entry::text("core_uses_pid", |text| number(text, 0)),
+    Entry::setting("core_pattern", core_pattern, set_core_pattern),
+    Entry::setting(
+        "core_uses_pid",
+        |text| show(text, &coredump::USES_PID),
+        |value| store(value, &coredump::USES_PID, 0, MOST),
+    ),
+    Entry::setting(
+        "core_pipe_limit",
+        |text| show(text, &coredump::PIPE_LIMIT),
+        |value| store(value, &coredump::PIPE_LIMIT, 0, MOST),
+    ),
     Entry::text("ctrl-alt-del", |text| number(text, 0)),
     Entry::text("kptr_restrict", |text| number(text, 1)),
     Entry::text("perf_event_paranoid", |text| number(text, 2)),
@@ -106,7 +115,7 @@ static FS: &[Entry] = &[
     Entry::text("protected_symlinks", |text| number(text, 1)),
     Entry::text("protected_fifos", |text| number(text, 0)),
     Entry::text("protected_regular", |text| number(text, 0)),
-    Entry::text("suid_dumpable", |text| number(text, 0)),
+    Entry::setting("suid_dumpable", |text| show(text, &coredump::SUID_DUMPABLE), set_suid_dumpable),
     Entry::text("overflowuid", |text| number(text, 65_534)),
     Entry::text("overflowgid", |text| number(text, 65_534)),
     Entry::text("lease-break-time", |text| number(text, 45)),
@@ -132,6 +141,39 @@ fn line(text: &mut Text, value: &str) -> Result<()> {
 
 fn number(text: &mut Text, value: u64) -> Result<()> {
     text.num(value).byte(b'\n');
+    Ok(())
+}
+
+/// The largest value of a setting that Linux keeps in an `int`.
+const MOST: u32 = i32::MAX as u32;
+
+fn show(text: &mut Text, setting: &AtomicU32) -> Result<()> {
+    number(text, u64::from(setting.load(Ordering::Relaxed)))
+}
+
+/// Sets a number within bounds (Linux `proc_dointvec_minmax`).
+fn store(value: &[u8], setting: &AtomicU32, least: u32, most: u32) -> Result<()> {
+    let value: u32 = parse_number(value)?;
+    if !(least..=most).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    setting.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+fn core_pattern(text: &mut Text) -> Result<()> {
+    text.bytes(&coredump::current_pattern()).byte(b'\n');
+    Ok(())
+}
+
+fn set_core_pattern(value: &[u8]) -> Result<()> {
+    coredump::set_pattern(value.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default());
+    Ok(())
+}
+
+fn set_suid_dumpable(value: &[u8]) -> Result<()> {
+    store(value, &coredump::SUID_DUMPABLE, 0, 2)?;
+    coredump::warn_of_unsafe_pattern();
     Ok(())
 }
 

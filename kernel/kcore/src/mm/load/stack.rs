@@ -185,6 +185,7 @@ impl StackBuilder {
         writer.word(0)?;
         auxv.iter().try_for_each(|word| writer.word(*word))?;
         writer.flush()?;
+        mm.set_auxv(auxv.iter().flat_map(|word| word.to_le_bytes()).collect());
         let mut marks = mm.marks();
         marks.start_stack = sp;
         marks.arg_start = args_start;

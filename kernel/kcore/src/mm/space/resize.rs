@@ -55,6 +55,7 @@ impl Mm {
             dont_fork: false,
             wipe_on_fork: false,
             no_huge_pages: false,
+            dont_dump: false,
         };
         space.total_pages += pages;
         space.vmas.insert(start, vma);

@@ -45,6 +45,14 @@ pub fn elf(profile: Profile) -> PathBuf {
     workspace::artifact(KERNEL_TARGET, profile, "drupe")
 }
 
+/// The size of its code.
+pub fn text_bytes(profile: Profile) -> Result<u64> {
+    let bytes = fs::read(elf(profile))?;
+    let elf = Elf::parse(&bytes)?;
+    let address = |name| symbols::address(&elf, name).map_err(|reason| anyhow!(reason));
+    Ok(address("__text_end")? - address("__text_start")?)
+}
+
 fn flatten(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(path)?;
     let elf = Elf::parse(&bytes)?;

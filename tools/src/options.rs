@@ -35,6 +35,12 @@ pub struct Options {
     pub firmware: Option<PathBuf>,
     /// `ROW`: the row of the benchmark to run.
     pub row: Option<String>,
+    /// `BASELINE`: the image that the benchmark compares with in the place of Linux.
+    pub baseline: Option<PathBuf>,
+    /// `SCALING=1`: whether the benchmark measures how two cores scale.
+    pub scaling: bool,
+    /// `RECORD=1`: whether the benchmark's tables go into the tree.
+    pub record: bool,
     /// `FUNCTION`: the function whose instructions the profiler lists.
     pub function: Option<String>,
 }
@@ -59,10 +65,7 @@ impl Options {
             Some(text) => shlex::split(&text).context("QEMU_ARGS: a quote is not closed")?,
             None => Vec::new(),
         };
-        let icount = match given("ICOUNT").as_deref() {
-            None | Some("0") => Icount::WallClock,
-            Some(_) => Icount::Instructions,
-        };
+        let icount = if is_set("ICOUNT") { Icount::Instructions } else { Icount::WallClock };
         let extra = given("EXTRA").map(PathBuf::from);
         if let Some(folder) = &extra {
             ensure!(folder.is_dir(), "EXTRA={}: there is no such folder", folder.display());
@@ -80,6 +83,9 @@ impl Options {
             timeout: Duration::from_secs(number("TIMEOUT")?.unwrap_or(120)),
             firmware: given("FIRMWARE").map(PathBuf::from),
             row: given("ROW"),
+            baseline: given("BASELINE").map(PathBuf::from),
+            scaling: is_set("SCALING"),
+            record: is_set("RECORD"),
             function: given("FUNCTION"),
         })
     }
@@ -92,6 +98,10 @@ impl Options {
 
 fn given(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn is_set(name: &str) -> bool {
+    given(name).is_some_and(|value| value != "0")
 }
 
 fn number(name: &str) -> Result<Option<u64>> {

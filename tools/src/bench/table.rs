@@ -12,6 +12,14 @@ pub struct Comparison<'a> {
     pub lines: Vec<Line<'a>>,
     /// The columns' names.
     pub names: [String; 2],
+    goals: Goals,
+}
+
+/// Whether the ratios to reach mean something: they do beside Linux, not beside another Drupe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goals {
+    Shown,
+    Hidden,
 }
 
 /// One row, measured on both.
@@ -35,10 +43,10 @@ impl Line<'_> {
 
 impl<'a> Comparison<'a> {
     /// Of the rows that either has.
-    pub fn new(names: [String; 2], reference: &Figures, ours: &Figures) -> Comparison<'a> {
+    pub fn new(names: [String; 2], reference: &Figures, ours: &Figures, goals: Goals) -> Comparison<'a> {
         let line = |row: &'a Row| Line { row, reference: reference.get(row.name), ours: ours.get(row.name) };
         let lines = ROWS.iter().map(line).filter(|line| line.reference.is_some() || line.ours.is_some()).collect();
-        Comparison { lines, names }
+        Comparison { lines, names, goals }
     }
 
     /// Over the rows that both have. `None` without any.
@@ -49,6 +57,7 @@ impl<'a> Comparison<'a> {
 
     /// As a table of Markdown, whose columns also line up on a terminal.
     pub fn markdown(&self) -> String {
+        let columns = if self.goals == Goals::Shown { 6 } else { 4 };
         let header = ["", &self.names[0], &self.names[1], "ratio", "to reach", ""].map(String::from);
         let mut cells = vec![header];
         cells.extend(self.lines.iter().map(|line| {
@@ -71,11 +80,12 @@ impl<'a> Comparison<'a> {
             std::array::from_fn(|column| cells.iter().map(|line| line[column].len()).max().unwrap_or(0).max(3));
         for (index, line) in cells.iter().enumerate() {
             text.push_str(&format!("| {:<width$} |", line[0], width = widths[0]));
-            (1..6).for_each(|column| text.push_str(&format!(" {:>width$} |", line[column], width = widths[column])));
+            (1..columns)
+                .for_each(|column| text.push_str(&format!(" {:>width$} |", line[column], width = widths[column])));
             text.push('\n');
             if index == 0 {
                 text.push_str(&format!("| {} |", "-".repeat(widths[0])));
-                widths[1..].iter().for_each(|width| text.push_str(&format!(" {}: |", "-".repeat(width - 1))));
+                widths[1..columns].iter().for_each(|width| text.push_str(&format!(" {}: |", "-".repeat(width - 1))));
                 text.push('\n');
             }
         }
@@ -88,7 +98,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// `1,234`, or what the kernel said instead.
-fn nanoseconds(figure: Option<Figure>) -> String {
+pub fn nanoseconds(figure: Option<Figure>) -> String {
     match figure {
         Some(Figure::Time { median, .. }) => thousands(median),
         Some(Figure::Unsupported(ENOSYS)) => "ENOSYS".to_string(),
@@ -112,7 +122,7 @@ fn thousands(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Comparison, thousands};
+    use super::{Comparison, Goals, thousands};
     use crate::bench::figures::Figures;
 
     #[test]
@@ -124,7 +134,7 @@ mod tests {
     fn the_mean_is_over_the_rows_that_both_kernels_have() {
         let linux = Figures::parse("row null 100 1 1\nrow fork 100 1 1\nrow unshare_uts 9 9 9\n");
         let drupe = Figures::parse("row null 50 1 1\nrow fork 2 1 1\nrow unshare_uts unsupported 38\n");
-        let table = Comparison::new(["Linux".into(), "Drupe".into()], &linux, &drupe);
+        let table = Comparison::new(["Linux".into(), "Drupe".into()], &linux, &drupe, Goals::Shown);
         assert!((table.geometric_mean().unwrap() - 0.1).abs() < 1e-9);
         assert!(table.markdown().contains("| 0.500 |"), "{}", table.markdown());
     }

@@ -7,7 +7,7 @@
 //! the clock counts instructions (`make bench`).
 //!
 //! `bench --boot`, run as the first thing of a shell, tells how the boot went: `boot NS` since the machine started, and
-//! `memory TOTAL FREE`, in KiB, as `/proc/meminfo` has them.
+//! `memory TOTAL FREE`, in KiB, as `/proc/meminfo` has them. `bench --scaling` is about two CPUs at once.
 //!
 //! A row says in its comment what one operation is. Everything runs pinned to CPU 0 unless the row says otherwise.
 #![deny(unsafe_code)]
@@ -17,6 +17,7 @@ mod sys;
 
 mod meter;
 mod rows;
+mod scaling;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +33,15 @@ fn main() -> ExitCode {
     let wanted: Vec<&Row> = match words.as_slice() {
         [] => rows::all().collect(),
         [option] if option == "--growth" => rows::growth().collect(),
+        [option] if option == "--scaling" => {
+            return match scaling::run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(errno) => {
+                    eprintln!("bench: {errno}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         [option] if option == "--boot" => {
             boot();
             return ExitCode::SUCCESS;

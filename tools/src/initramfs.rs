@@ -1,4 +1,5 @@
-//! The root file system: our init, Debian's BusyBox with its links, a few files in /etc, the ABI programs, and the user's
+//! The root file system, in Debian's merged layout (`/bin`, `/sbin` and `/lib` are links into `/usr`, so that a folder
+//! of either layout can be laid over it): our init, Debian's BusyBox with its links, a few files in /etc, the ABI programs, and the user's
 //! own folder over all of that. And the small archives that are appended to it, as Linux allows, to pass something in
 //! without building it again.
 
@@ -12,6 +13,8 @@ use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use crate::cpio::Archive;
+use crate::debian;
+use crate::options::DEBIAN;
 use crate::setup::Outfit;
 use crate::steps::{self, Step};
 use crate::workspace::{self, Profile, USER_TARGET};
@@ -20,16 +23,13 @@ use crate::workspace::{self, Profile, USER_TARGET};
 const LARGEST_EXTRA: u64 = 300 << 20;
 
 const DIRECTORIES: &[(&str, u32)] = &[
-    ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),
     ("home", 0o755),
-    ("lib", 0o755),
     ("mnt", 0o755),
     ("proc", 0o555),
     ("root", 0o700),
     ("run", 0o755),
-    ("sbin", 0o755),
     ("sys", 0o555),
     ("tmp", 0o1777),
     ("usr", 0o755),
@@ -40,6 +40,9 @@ const DIRECTORIES: &[(&str, u32)] = &[
     ("var/log", 0o755),
     ("var/tmp", 0o1777),
 ];
+
+/// The links of the merged layout.
+const LINKS: &[(&str, &str)] = &[("bin", "usr/bin"), ("lib", "usr/lib"), ("sbin", "usr/sbin")];
 
 const FILES: &[(&str, &str)] = &[
     (
@@ -56,10 +59,21 @@ const FILES: &[(&str, &str)] = &[
 
 /// Builds the user programs and the archive `build/initramfs.cpio`.
 pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
+    let target = workspace::build("initramfs.cpio");
+    match extra {
+        Some(folder) if folder == Path::new(DEBIAN) && !folder.is_dir() => {
+            build_at(outfit, Some(&debian::root()?), &target)?;
+        }
+        _ => build_at(outfit, extra, &target)?,
+    }
+    Ok(target)
+}
+
+/// The same at a place of its own.
+pub fn build_at(outfit: &Outfit, extra: Option<&Path>, target: &Path) -> Result<()> {
     let init = user_program("init")?;
     let abitest = user_program("abitest")?;
     let bench = user_program("bench")?;
-    let target = workspace::build("initramfs.cpio");
     let partial = target.with_extension("partial");
     let step = Step::start("Packing the initramfs");
     let inputs = [&init, &abitest, &bench, &outfit.busybox];
@@ -73,10 +87,13 @@ pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
         archive.directory(name, *permissions)?;
         directories.insert((*name).to_string());
     }
+    for (name, target) in LINKS {
+        archive.symlink(name, target)?;
+    }
     archive.file("init", 0o755, &fs::read(&init)?)?;
-    archive.file("bin/busybox", 0o755, &fs::read(&outfit.busybox)?)?;
+    archive.file("usr/bin/busybox", 0o755, &fs::read(&outfit.busybox)?)?;
     for applet in applets(outfit)? {
-        archive.symlink(&applet, "/bin/busybox")?;
+        archive.symlink(&applet, "/usr/bin/busybox")?;
     }
     archive.file("usr/bin/abitest", 0o755, &fs::read(&abitest)?)?;
     archive.file("usr/bin/bench", 0o755, &fs::read(&bench)?)?;
@@ -89,9 +106,15 @@ pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
             .with_context(|| format!("EXTRA={}", folder.display()))?;
     }
     archive.finish()?;
-    fs::rename(&partial, &target)?;
+    fs::rename(&partial, target)?;
     step.done("");
-    Ok(target)
+    Ok(())
+}
+
+/// Where a path lies in the merged layout.
+fn merged(name: &str) -> String {
+    let inside = |link: &str| name.strip_prefix(link).is_some_and(|rest| rest.starts_with('/'));
+    if LINKS.iter().any(|(link, _)| inside(link)) { format!("usr/{name}") } else { name.to_string() }
 }
 
 /// One of the programs below userland/, built for the Pi.
@@ -111,7 +134,7 @@ fn applets(outfit: &Outfit) -> Result<Vec<String>> {
         .lines()
         .map(str::trim)
         .filter(|name| !matches!(*name, "bin/busybox" | "linuxrc" | ""))
-        .map(String::from)
+        .map(merged)
         .collect())
 }
 
@@ -127,17 +150,21 @@ fn lay_over(
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        let name = format!(
+        let name = merged(&format!(
             "{prefix}{}",
             entry.file_name().to_str().with_context(|| format!("{} is not UTF-8", path.display()))?
-        );
+        ));
         let meta = fs::symlink_metadata(&path)?;
         let permissions = meta.permissions().mode() & 0o7777;
+        // A link of the merged layout stays, whether the folder has a directory or the same link in its place.
+        let layout = LINKS.iter().any(|(link, _)| *link == name);
         if meta.is_dir() {
-            if directories.insert(name.clone()) {
+            if !layout && directories.insert(name.clone()) {
                 archive.directory(&name, permissions)?;
             }
             lay_over(archive, &path, &format!("{name}/"), directories, left)?;
+        } else if layout {
+            ensure!(meta.is_symlink(), "{} is neither folder nor link", path.display());
         } else if meta.is_symlink() {
             let target = fs::read_link(&path)?;
             archive.symlink(&name, target.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?)?;
@@ -175,13 +202,14 @@ pub fn append(base: &Path, overlays: &[Overlay], target: &Path) -> Result<()> {
     // Positions count from the start of the second archive; the first ends a page.
     let mut directories: BTreeSet<String> = DIRECTORIES.iter().map(|(name, _)| (*name).to_string()).collect();
     for overlay in overlays {
-        for (at, _) in overlay.name.match_indices('/') {
-            let folder = &overlay.name[..at];
+        let name = merged(&overlay.name);
+        for (at, _) in name.match_indices('/') {
+            let folder = &name[..at];
             if directories.insert(folder.to_string()) {
                 archive.directory(folder, 0o755)?;
             }
         }
-        archive.file(&overlay.name, overlay.permissions, &overlay.data)?;
+        archive.file(&name, overlay.permissions, &overlay.data)?;
     }
     fs::write(target, archive.finish()?)?;
     Ok(())

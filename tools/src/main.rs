@@ -9,6 +9,7 @@ mod apt;
 mod bench;
 mod check;
 mod cpio;
+mod debian;
 mod initramfs;
 mod kernel;
 mod linux;

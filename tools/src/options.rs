@@ -13,7 +13,7 @@ use crate::workspace::Profile;
 pub struct Options {
     /// `KERNEL`: boot this image, and build none. `linux` is Debian's Linux, for comparison.
     pub kernel: Option<PathBuf>,
-    /// `EXTRA`: a folder that is laid over the root file system.
+    /// `EXTRA`: a folder that is laid over the root file system. `debian` is Debian's own programs.
     pub extra: Option<PathBuf>,
     /// `APPEND`: more words for the kernel command line.
     pub append: Option<String>,
@@ -45,6 +45,9 @@ pub struct Options {
     pub function: Option<String>,
 }
 
+/// The value of `EXTRA` that means [`crate::debian`].
+pub const DEBIAN: &str = "debian";
+
 /// How QEMU keeps time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Icount {
@@ -68,7 +71,8 @@ impl Options {
         let icount = if is_set("ICOUNT") { Icount::Instructions } else { Icount::WallClock };
         let extra = given("EXTRA").map(PathBuf::from);
         if let Some(folder) = &extra {
-            ensure!(folder.is_dir(), "EXTRA={}: there is no such folder", folder.display());
+            let known = folder.is_dir() || folder == Path::new(DEBIAN);
+            ensure!(known, "EXTRA={}: there is no such folder", folder.display());
         }
         Ok(Options {
             kernel: given("KERNEL").map(PathBuf::from),

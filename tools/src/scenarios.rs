@@ -10,9 +10,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cpio::Archive;
+use crate::debian;
 use crate::initramfs::{self, Overlay};
 use crate::machine::{Machine, PROMPT};
 use crate::options::Options;
@@ -86,6 +88,19 @@ impl Bench {
         Ok(machine.console())
     }
 
+    /// The same with Debian's own programs in the root file system.
+    fn with_debian(&self) -> Result<Bench> {
+        // Built once; who comes second waits.
+        static BUILT: Mutex<bool> = Mutex::new(false);
+        let initrd = workspace::build("debian/initramfs.cpio");
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*built {
+            initramfs::build_at(&self.outfit, Some(&debian::root()?), &initrd)?;
+            *built = true;
+        }
+        Ok(Bench { initrd, ..self.clone() })
+    }
+
     /// Runs a BusyBox command on this machine.
     pub fn busybox_here(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
         let mut command = Command::new(&self.outfit.qemu_user);
@@ -151,6 +166,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("a process that takes all memory is killed and the shell goes on", memory_hog),
     ("a crash of a program is its own", crash),
     ("the long script prints what it prints on Linux", long_script),
+    ("Debian's own programs do what they do on Linux", debian_programs),
     ("EXTRA lays files over the root file system", overlay),
     ("the SD card's files boot", sd_card),
 ];
@@ -464,10 +480,21 @@ fn crash(bench: &Bench) -> Result<()> {
     same(&mut machine, "sh -c 'kill -ILL $$' 2>/dev/null; echo $?", "132\n")
 }
 
-/// The script and what Debian's Linux printed for it on the same machine ([`record`]).
-fn long_script(bench: &Bench) -> Result<()> {
-    let expected = fs::read_to_string(scripts().join("shell.expected"))?;
-    let output = script_output(bench)?;
+/// A script and what Debian's Linux printed for it on the same machine ([`record`]).
+struct Script {
+    /// `tools/tests/scripts/NAME.sh` and `NAME.expected`.
+    name: &'static str,
+    shell: &'static str,
+    /// Over Debian's programs ([`debian`]).
+    debian: bool,
+}
+
+const SHELL_SCRIPT: Script = Script { name: "shell", shell: "sh", debian: false };
+const PROGRAMS_SCRIPT: Script = Script { name: "programs", shell: "bash", debian: true };
+
+fn compare(bench: &Bench, script: &Script) -> Result<()> {
+    let expected = fs::read_to_string(scripts().join(format!("{}.expected", script.name)))?;
+    let output = script_output(bench, script)?;
     if output != expected {
         let number = output.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count();
         let at = |text: &str| text.lines().nth(number).unwrap_or("(the end)").to_string();
@@ -476,20 +503,35 @@ fn long_script(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+fn long_script(bench: &Bench) -> Result<()> {
+    compare(bench, &SHELL_SCRIPT)
+}
+
+fn debian_programs(bench: &Bench) -> Result<()> {
+    compare(bench, &PROGRAMS_SCRIPT)
+}
+
 fn scripts() -> PathBuf {
     workspace::root().join("tools/tests/scripts")
 }
 
-fn script_output(bench: &Bench) -> Result<String> {
-    let script = fs::read(scripts().join("shell.sh"))?;
-    let console = bench.boot_command("cd /tmp && sh /root/shell.sh", &[Overlay::new("root/shell.sh", script)])?;
+fn script_output(bench: &Bench, script: &Script) -> Result<String> {
+    let file = format!("{}.sh", script.name);
+    let text = Overlay::new(&format!("root/{file}"), fs::read(scripts().join(&file))?);
+    let command = format!("cd /tmp && {} /root/{file}", script.shell);
+    let console = match script.debian {
+        true => bench.with_debian()?.boot_command(&command, &[text])?,
+        false => bench.boot_command(&command, &[text])?,
+    };
     between_marks(&console).map(str::to_string)
 }
 
-/// Writes down what the script prints. Only Linux says what is right.
+/// Writes down what the scripts print. Only Linux says what is right.
 pub fn record(bench: &Bench) -> Result<()> {
     ensure!(bench.options.boots_linux(), "record what Linux prints: KERNEL=linux");
-    fs::write(scripts().join("shell.expected"), script_output(bench)?)?;
+    for script in [&SHELL_SCRIPT, &PROGRAMS_SCRIPT] {
+        fs::write(scripts().join(format!("{}.expected", script.name)), script_output(bench, script)?)?;
+    }
     Ok(())
 }
 

@@ -28,6 +28,7 @@ pub const CASES: &[Case] = cases![
     poll_tells_of_both_ends,
     fifo_joins_two_processes,
     fifo_without_reader_is_enxio_for_a_nonblocking_writer,
+    pipe_opened_again_through_proc_waits_for_nobody,
     readv_and_writev_scatter,
     megabytes_through_a_pipeline_of_processes,
     blocked_writer_is_interrupted,
@@ -281,6 +282,23 @@ fn fifo_joins_two_processes() -> Outcome {
     same!(content("fifo")?, b"through");
     same!(status(pid)?, 0);
     same!(lstat("fifo")?.st_mode & S_IFMT, S_IFIFO);
+    Ok(())
+}
+
+fn pipe_opened_again_through_proc_waits_for_nobody() -> Outcome {
+    let (reader, writer) = pipe(0)?;
+    write(writer, b"left")?;
+    close(writer)?;
+    let again = open(&format!("/proc/self/fd/{reader}"), O_RDONLY, 0)?;
+    let mut buffer = [0; 8];
+    same!(read(again, &mut buffer)?, 4);
+    same!(read(again, &mut buffer)?, 0);
+    // A new writer, after which there is an end again.
+    let writer = open(&format!("/proc/self/fd/{reader}"), O_WRONLY, 0)?;
+    write(writer, b"new")?;
+    close(writer)?;
+    same!(read(reader, &mut buffer)?, 3);
+    same!(read(reader, &mut buffer)?, 0);
     Ok(())
 }
 

@@ -42,8 +42,17 @@ const MOUNTS: &[Mount] = &[
         flags: libc::MS_NOSUID | libc::MS_NOEXEC,
         options: c"mode=0620,gid=5,ptmxmode=0666",
     },
+    Mount { kind: c"tmpfs", target: c"/dev/shm", flags: libc::MS_NOSUID | libc::MS_NODEV, options: c"mode=1777" },
     Mount { kind: c"tmpfs", target: c"/tmp", flags: libc::MS_NOSUID | libc::MS_NODEV, options: c"mode=1777" },
     Mount { kind: c"tmpfs", target: c"/run", flags: libc::MS_NOSUID | libc::MS_NODEV, options: c"mode=0755" },
+];
+
+/// Links that udev makes elsewhere; programs count on them (`<(...)` of bash opens /dev/fd/63).
+const LINKS: &[(&str, &str)] = &[
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
 /// The environment of every program that init starts.
@@ -57,7 +66,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// Mounts and takes the console. Complaints wait until there is a console to write them on.
 pub fn system() {
-    let complaints: Vec<String> = MOUNTS.iter().filter_map(mount).collect();
+    let links = LINKS.iter().filter_map(link);
+    let complaints: Vec<String> = MOUNTS.iter().filter_map(mount).chain(links).collect();
     if let Err(error) = console() {
         eprintln!("init: /dev/console: {error}");
     }
@@ -84,6 +94,14 @@ fn mount(mount: &Mount) -> Option<String> {
         Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
             Some(format!("init: mount {} on {name}: {error}", mount.kind.to_string_lossy()))
         }
+        _ => None,
+    }
+}
+
+/// Makes one link, unless the kernel has made it already.
+fn link((target, name): &(&str, &str)) -> Option<String> {
+    match std::os::unix::fs::symlink(target, name) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Some(format!("init: {name}: {error}")),
         _ => None,
     }
 }

@@ -500,9 +500,11 @@ fn pipe_of(inode: &Inode) -> Arc<Pipe> {
 }
 
 /// Opens a FIFO (fifo(7)): a reader waits for a writer and the other way round, unless O_NONBLOCK; a nonblocking writer
-/// without reader is `ENXIO`; O_RDWR never waits.
+/// without reader is `ENXIO`; O_RDWR never waits. Nobody waits for the other side of a pipe of pipe(2), opened again
+/// through `/proc/PID/fd` (Linux `fifo_open`, `is_pipe`).
 pub fn open_fifo(inode: &Inode, flags: u32) -> Result<OpsRef> {
     let nonblocking = flags & f::O_NONBLOCK != 0;
+    let named = inode.sb.magic != abi::stat::PIPEFS_MAGIC;
     let ends = match flags & f::O_ACCMODE {
         f::O_RDONLY => Ends { reads: true, writes: false },
         f::O_WRONLY => Ends { reads: false, writes: true },
@@ -510,13 +512,13 @@ pub fn open_fifo(inode: &Inode, flags: u32) -> Result<OpsRef> {
         _ => return Err(Errno::EINVAL),
     };
     let pipe = pipe_of(inode);
-    if ends == (Ends { reads: false, writes: true }) && nonblocking && !pipe.has_readers() {
+    if named && ends == (Ends { reads: false, writes: true }) && nonblocking && !pipe.has_readers() {
         return Err(Errno::ENXIO);
     }
     let (reader_opens, writer_opens) =
         (pipe.reader_opens.load(Ordering::SeqCst), pipe.writer_opens.load(Ordering::SeqCst));
     let mut end = PipeEnd::new(pipe.clone(), ends);
-    if ends.reads && !ends.writes && !pipe.has_writers() {
+    if named && ends.reads && !ends.writes && !pipe.has_writers() {
         if nonblocking {
             end.no_hang_up_at = Some(writer_opens);
         } else {
@@ -525,7 +527,7 @@ pub fn open_fifo(inode: &Inode, flags: u32) -> Result<OpsRef> {
             })?;
         }
     }
-    if ends.writes && !ends.reads && !pipe.has_readers() {
+    if named && ends.writes && !ends.reads && !pipe.has_readers() {
         pipe.writable.wait_event(TaskState::Interruptible, || {
             pipe.has_readers() || pipe.reader_opens.load(Ordering::SeqCst) != reader_opens
         })?;

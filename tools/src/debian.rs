@@ -1,0 +1,146 @@
+//! `EXTRA=debian`: a root file system of Debian's own arm64 programs, unpacked once below `build/debian/` and laid over
+//! ours: bash, coreutils, util-linux, procps and what they need. They prove that programs which nobody here built run.
+//!
+//! Packages are unpacked and not installed: no maintainer script runs. What those would have left is written here
+//! ([`FILES`]). The layout is Debian's merged one: `/bin`, `/sbin` and `/lib` are links into `/usr`.
+
+use anyhow::{Result, ensure};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::apt::{Apt, Architecture, Release};
+use crate::steps::Step;
+use crate::workspace;
+
+/// What is unpacked. Dependencies are written out, so that the set is the same wherever it is made.
+const PACKAGES: &[&str] = &[
+    // The shells.
+    "bash",
+    "bash-static",
+    "dash",
+    // What one calls from them.
+    "coreutils",
+    "util-linux",
+    "util-linux-extra",
+    "bsdutils",
+    "procps",
+    "psmisc",
+    "sed",
+    "grep",
+    "mawk",
+    "findutils",
+    "hostname",
+    "login",
+    "dpkg",
+    "libcap2-bin",
+    "ncurses-bin",
+    // Their libraries.
+    "libc6",
+    "libc-bin",
+    "libgcc-s1",
+    "libtinfo6",
+    "libncursesw6",
+    "ncurses-base",
+    "libproc2-0",
+    "libacl1",
+    "libattr1",
+    "libgmp10",
+    "libselinux1",
+    "libpcre2-8-0",
+    "libblkid1",
+    "libcap-ng0",
+    "libcap2",
+    "libmount1",
+    "libsmartcols1",
+    "libudev1",
+    "libuuid1",
+    "libcrypt1",
+    "libsystemd0",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libzstd1",
+    "libbz2-1.0",
+    "zlib1g",
+    "libmd0",
+    "libaudit1",
+    "libpam0g",
+    "libpam-modules",
+    "libreadline8",
+    "readline-common",
+];
+
+/// What of a package is of no use here; and `sh` stays BusyBox's, whose prompt the tests wait for.
+const LEFT_OUT: &[&str] =
+    &["./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info", "./bin/sh", "./usr/bin/sh"];
+
+const LINKS: &[(&str, &str)] = &[("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib")];
+
+/// What the packages' installation would have made. PAM lets root be anybody, and nobody become root.
+const FILES: &[(&str, &str)] = &[
+    (
+        "etc/pam.d/su",
+        "auth sufficient pam_rootok.so\nauth required pam_deny.so\naccount required pam_permit.so\nsession required pam_permit.so\n",
+    ),
+    (
+        "etc/pam.d/su-l",
+        "auth sufficient pam_rootok.so\nauth required pam_deny.so\naccount required pam_permit.so\nsession required pam_permit.so\n",
+    ),
+    ("etc/pam.d/runuser", "auth sufficient pam_rootok.so\nsession required pam_permit.so\n"),
+    ("etc/ld.so.conf", "/usr/local/lib\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"),
+    ("etc/shadow", "root:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"),
+];
+
+/// The folder, made when there is none or the list of packages is another.
+pub fn root() -> Result<PathBuf> {
+    let target = workspace::build("debian/root");
+    let stamp = workspace::build("debian/packages");
+    let list = PACKAGES.join("\n");
+    if target.is_dir() && fs::read_to_string(&stamp).is_ok_and(|text| text == list) {
+        return Ok(target);
+    }
+    let partial = workspace::build("debian/partial");
+    for folder in [&target, &partial] {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+    }
+    for (link, directory) in LINKS {
+        fs::create_dir_all(partial.join(directory))?;
+        symlink(directory, partial.join(link))?;
+    }
+    let apt = Apt::open(Architecture::Arm64)?;
+    let packages = PACKAGES.iter().map(|package| apt.download(package, Release::Stable));
+    let packages = packages.collect::<Result<Vec<PathBuf>>>()?;
+    let step = Step::start("Unpacking Debian's programs");
+    for package in &packages {
+        unpack(package, &partial)?;
+    }
+    for (name, text) in FILES {
+        let path = partial.join(name);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(path, text)?;
+    }
+    fs::rename(&partial, &target)?;
+    fs::write(&stamp, list)?;
+    step.done("");
+    Ok(target)
+}
+
+/// The files of one package, through the links of the merged layout.
+fn unpack(package: &Path, target: &Path) -> Result<()> {
+    let mut dpkg = Command::new("dpkg").arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--keep-directory-symlink", "--no-same-owner", "-C"]).arg(target);
+    tar.args(LEFT_OUT.iter().map(|folder| format!("--exclude={folder}")));
+    if let Some(stream) = dpkg.stdout.take() {
+        tar.stdin(stream);
+    }
+    let unpacked = tar.status()?;
+    ensure!(dpkg.wait()?.success() && unpacked.success(), "{} does not unpack", package.display());
+    Ok(())
+}

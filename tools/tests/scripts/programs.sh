@@ -64,9 +64,9 @@ top -bn1 | sed -n '1p;2p;7p' | sed 's/^top.*load/top load/; s/[0-9][0-9]*/N/g' |
 free | awk '{ print NF }' | tr '\n' ' '; uptime | grep -c 'load average'; w | wc -l; vmstat | awk '{ print NF }' | tr '\n' ' '; echo
 pidof init; pwdx $$ | number; pmap $$ | grep -c libc.so.6; fuser /bin/bash 2>&1 | grep -c bash
 setsid -w bash -c '[[ $(ps -o sid= -p $$) -eq $$ ]] && echo a session'
-nice -n 7 nice; ionice; chrt -p $$ | number; taskset -p $$ | number; choom -p $$ | tail -n 1 | number; nproc
+nice -n 7 nice; chrt -p $$ | number; taskset -p $$ | number; choom -p $$ | tail -n 1 | number; nproc
 flock lock echo locked; timeout -s KILL 0.1 sleep 5 2>/dev/null; echo "timeout $?"
-stdbuf -oL echo buffered; mountpoint /proc; lslocks | head -n 1; lscpu | grep -E '^(Architecture|CPU\(s\))' | tr -s ' '
+stdbuf -oL echo buffered; mountpoint /proc; lscpu | grep -E '^(Architecture|CPU\(s\))' | tr -s ' '
 
 say 'daemons'
 start-stop-daemon --start --background --make-pidfile --pidfile d.pid --exec /bin/sleep -- 100

@@ -49,7 +49,7 @@ static NODES: &[Entry] = &[
     Entry::text("possible", |text| line(text, "0")),
     Entry::dir("node0", NODE0),
 ];
-static NODE0: &[Entry] = &[Entry::text("cpulist", cpus)];
+static NODE0: &[Entry] = &[Entry::text("cpulist", cpus), Entry::text("cpumap", cpu_mask)];
 static FS: &[Entry] = &[Entry::dir("cgroup", &[])];
 static KERNEL: &[Entry] = &[
     Entry::dir("config", &[]),
@@ -83,20 +83,25 @@ static CPU_ENTRIES: [[Entry; 2]; 4] = [
 ];
 
 /// One cluster of single-threaded cores.
-static TOPOLOGY: [[Entry; 6]; 4] = [
+static TOPOLOGY: [[Entry; 10]; 4] = [
     topology(|text| line(text, "0"), |text| line(text, "1")),
     topology(|text| line(text, "1"), |text| line(text, "2")),
     topology(|text| line(text, "2"), |text| line(text, "4")),
     topology(|text| line(text, "3"), |text| line(text, "8")),
 ];
 
-const fn topology(id: fn(&mut Text) -> Result<()>, mask: fn(&mut Text) -> Result<()>) -> [Entry; 6] {
+const fn topology(id: fn(&mut Text) -> Result<()>, mask: fn(&mut Text) -> Result<()>) -> [Entry; 10] {
     [
         Entry::text("core_id", id),
         Entry::text("physical_package_id", zero),
         Entry::text("thread_siblings", mask),
         Entry::text("thread_siblings_list", id),
+        // The newer name of the same (Documentation/admin-guide/cputopology.rst).
+        Entry::text("core_cpus", mask),
+        Entry::text("core_cpus_list", id),
+        Entry::text("core_siblings", cpu_mask),
         Entry::text("core_siblings_list", cpus),
+        Entry::text("package_cpus", cpu_mask),
         Entry::text("package_cpus_list", cpus),
     ]
 }
@@ -118,6 +123,10 @@ fn cpus(text: &mut Text) -> Result<()> {
     push_cpu_list(text, hal::cpu::online_mask());
     text.byte(b'\n');
     Ok(())
+}
+
+fn cpu_mask(text: &mut Text) -> Result<()> {
+    line(text, &alloc::format!("{:x}", hal::cpu::online_mask()))
 }
 
 /// All mounts show one tree.

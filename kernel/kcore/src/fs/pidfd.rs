@@ -25,6 +25,11 @@ impl PidFd {
         self.group.pid.clone()
     }
 
+    /// The process itself.
+    pub fn group(&self) -> &Arc<ThreadGroup> {
+        &self.group
+    }
+
     /// Whether every thread is gone.
     fn has_ended(&self) -> bool {
         let tree = tree::lock();
@@ -49,7 +54,9 @@ impl FileOps for PidFd {
     }
 
     fn show_fdinfo(&self, _file: &File, out: &mut dyn Write) {
-        let number = self.group.pid.number_in(current().namespaces().pid());
+        // -1 once it was waited for (Linux `pidfd_show_fdinfo`).
+        let is_known = self.group.pid.task().is_some();
+        let number = if is_known { self.group.pid.number_in(current().namespaces().pid()) } else { -1 };
         // The reader's buffer takes everything.
         let _ = writeln!(out, "Pid:\t{number}\nNSpid:\t{number}");
     }

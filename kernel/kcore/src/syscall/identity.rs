@@ -1,10 +1,11 @@
-//! Identity: getpid(2), setuid(2), capabilities(7), setpgid(2), prctl(2).
+//! Identity: getpid(2), setuid(2), capabilities(7), setpgid(2). prctl(2) is in [`super::prctl`].
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::capability as cap;
+use abi::prctl::{SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP};
 
 use super::{Context, UserPtr};
 use crate::Result;
@@ -52,10 +53,6 @@ pub fn getegid(cx: &mut Context<'_>) -> Result<usize> {
 
 /// "Leave it as it is" in setreuid and setresuid.
 const KEEP: u32 = u32::MAX;
-/// SECBIT_KEEP_CAPS.
-const SECBIT_KEEP_CAPS: u32 = 1 << 4;
-/// SECBIT_NO_SETUID_FIXUP.
-const SECBIT_NO_SETUID_FIXUP: u32 = 1 << 2;
 
 /// Puts changed user ids in force: capabilities and the count of the user's threads follow.
 fn commit_uids(task: &Task, old: &Creds, mut new: Creds) {
@@ -63,21 +60,22 @@ fn commit_uids(task: &Task, old: &Creds, mut new: Creds) {
     if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
         new.fix_capabilities_after_setuid(old, old.securebits & SECBIT_KEEP_CAPS != 0);
     }
-    if new.uid != old.uid {
-        limits::recharge_thread(old.uid, new.uid);
-        let over = limits::threads_of(new.uid) as u64 > task.rlimit(abi::resource::RLIMIT_NPROC);
-        if over && new.uid != 0 {
-            task.flags.fetch_or(flags::NPROC_EXCEEDED, Ordering::Relaxed);
-        } else {
-            task.flags.fetch_and(!flags::NPROC_EXCEEDED, Ordering::Relaxed);
-        }
+    limits::recharge_thread(old.uid, new.uid);
+    // Looked at by the next execve (Linux `flag_nproc_exceeded`).
+    let over = limits::threads_of(new.uid) as u64 > task.rlimit(abi::resource::RLIMIT_NPROC);
+    if over && new.uid != 0 {
+        task.flags.fetch_or(flags::NPROC_EXCEEDED, Ordering::Relaxed);
+    } else {
+        task.flags.fetch_and(!flags::NPROC_EXCEEDED, Ordering::Relaxed);
     }
     commit(task, old, new);
 }
 
-/// A change of effective ids makes the process undumpable and forgets PR_SET_PDEATHSIG (prctl(2)).
-fn commit(task: &Task, old: &Creds, new: Creds) {
-    if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
+/// Puts credentials in force. A change of effective ids, or a capability more, makes the process undumpable and forgets
+/// PR_SET_PDEATHSIG (prctl(2); Linux `commit_creds`).
+pub(super) fn commit(task: &Task, old: &Creds, new: Creds) {
+    let changed = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
+    if changed || new.cap_permitted & !old.cap_permitted != 0 {
         task.group.dumpable.store(coredump::SUID_DUMPABLE.load(Ordering::Relaxed), Ordering::Relaxed);
         task.parent_death_signal.store(0, Ordering::Relaxed);
     }
@@ -224,7 +222,9 @@ pub fn setfsuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
     let old = cx.task.creds();
     if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || uid != KEEP && old.capable(cap::CAP_SETUID) {
         let mut new = Creds { fsuid: uid, ..Creds::clone(&old) };
-        new.fix_capabilities_after_setfsuid(&old);
+        if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
+            new.fix_capabilities_after_setfsuid(&old);
+        }
         commit(&cx.task, &old, new);
     }
     Ok(old.fsuid as usize)
@@ -263,6 +263,10 @@ pub fn setgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<
         return Err(Errno::EINVAL);
     }
     let mut groups = list.read_many(size)?;
+    // The id that means "none" is no group (Linux `gid_valid`).
+    if groups.contains(&KEEP) {
+        return Err(Errno::EINVAL);
+    }
     groups.sort_unstable();
     commit(&cx.task, &old, Creds { groups: Arc::new(groups), ..Creds::clone(&old) });
     Ok(0)
@@ -309,8 +313,8 @@ fn capability_words(header: UserPtr<[u32; 2]>) -> Result<(usize, i32)> {
 /// capget(2): effective, permitted, inheritable, low words first.
 pub fn capget(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) -> Result<usize> {
     let (words, pid) = match capability_words(header) {
-        // A probe for the version has no data pointer.
-        Err(Errno::EINVAL) if data.is_null() => return Ok(0),
+        // A probe for the version has no data pointer, whatever the version.
+        Ok(_) | Err(Errno::EINVAL) if data.is_null() => return Ok(0),
         other => other?,
     };
     if pid < 0 {
@@ -331,7 +335,8 @@ pub fn capget(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u3
 /// capset(2): permitted may only shrink, effective stays within it, inheritable within it and the bounding set.
 pub fn capset(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) -> Result<usize> {
     let (words, pid) = capability_words(header)?;
-    if pid != 0 && pid != cx.task.group.pid.number_in(cx.task.namespaces().pid()) {
+    // Only of the calling thread itself (capset(2)).
+    if pid != 0 && pid != cx.task.pid().number_in(cx.task.namespaces().pid()) {
         return Err(Errno::EPERM);
     }
     let raw = data.cast::<u32>().read_many(words * 3)?;
@@ -359,112 +364,6 @@ pub fn capset(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u3
     };
     cx.task.commit_creds(new);
     Ok(0)
-}
-
-/// prctl(2) options that exist here.
-mod pr {
-    pub const SET_PDEATHSIG: i32 = 1;
-    pub const GET_PDEATHSIG: i32 = 2;
-    pub const GET_DUMPABLE: i32 = 3;
-    pub const SET_DUMPABLE: i32 = 4;
-    pub const GET_KEEPCAPS: i32 = 7;
-    pub const SET_KEEPCAPS: i32 = 8;
-    pub const SET_NAME: i32 = 15;
-    pub const GET_NAME: i32 = 16;
-    pub const CAPBSET_READ: i32 = 23;
-    pub const CAPBSET_DROP: i32 = 24;
-    pub const GET_SECUREBITS: i32 = 27;
-    pub const SET_TIMERSLACK: i32 = 29;
-    pub const GET_TIMERSLACK: i32 = 30;
-    pub const SET_CHILD_SUBREAPER: i32 = 36;
-    pub const GET_CHILD_SUBREAPER: i32 = 37;
-    pub const SET_NO_NEW_PRIVS: i32 = 38;
-    pub const GET_NO_NEW_PRIVS: i32 = 39;
-    pub const GET_TID_ADDRESS: i32 = 40;
-}
-
-/// prctl(2).
-pub fn prctl(cx: &mut Context<'_>, option: i32, a: u64, b: u64, c: u64, d: u64) -> Result<usize> {
-    let task = cx.task;
-    let small = |value: u64| u32::try_from(value).map_err(|_| Errno::EINVAL);
-    match option {
-        pr::SET_PDEATHSIG => {
-            let signal = small(a)?;
-            if signal > crate::signal::COUNT {
-                return Err(Errno::EINVAL);
-            }
-            task.parent_death_signal.store(signal, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_PDEATHSIG => {
-            UserPtr::<u32>::new(a).write(&task.parent_death_signal.load(Ordering::Relaxed))?;
-            Ok(0)
-        }
-        pr::GET_DUMPABLE => Ok(task.group.dumpable.load(Ordering::Relaxed) as usize),
-        pr::SET_DUMPABLE if a <= 1 => {
-            task.group.dumpable.store(small(a)?, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::SET_NAME => {
-            let mut name = [0; 16];
-            hal::uaccess::copy_string_from_user(&mut name[..15], a).map_err(|_| Errno::EFAULT)?;
-            task.set_comm(&name);
-            Ok(0)
-        }
-        pr::GET_NAME => {
-            UserPtr::<[u8; 16]>::new(a).write(&task.comm_bytes())?;
-            Ok(0)
-        }
-        pr::GET_TIMERSLACK => Ok(task.timer_slack_ns.load(Ordering::Relaxed) as usize),
-        pr::SET_TIMERSLACK => {
-            task.timer_slack_ns.store(if a == 0 { 50_000 } else { a }, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::SET_CHILD_SUBREAPER => {
-            task.group.is_subreaper.store(a != 0, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_CHILD_SUBREAPER => {
-            UserPtr::<u32>::new(a).write(&u32::from(task.group.is_subreaper.load(Ordering::Relaxed)))?;
-            Ok(0)
-        }
-        pr::SET_NO_NEW_PRIVS if (a, b, c, d) == (1, 0, 0, 0) => {
-            task.no_new_privs.store(true, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_NO_NEW_PRIVS if (a, b, c, d) == (0, 0, 0, 0) => {
-            Ok(usize::from(task.no_new_privs.load(Ordering::Relaxed)))
-        }
-        pr::GET_TID_ADDRESS => {
-            UserPtr::<u64>::new(a).write(&task.clear_child_tid.load(Ordering::Relaxed))?;
-            Ok(0)
-        }
-        _ => prctl_capabilities(&task, option, a),
-    }
-}
-
-fn prctl_capabilities(task: &Task, option: i32, a: u64) -> Result<usize> {
-    let old = task.creds();
-    match option {
-        pr::GET_KEEPCAPS => Ok(usize::from(old.securebits & SECBIT_KEEP_CAPS != 0)),
-        pr::SET_KEEPCAPS if a <= 1 => {
-            let keep = if a == 1 { SECBIT_KEEP_CAPS } else { 0 };
-            let securebits = old.securebits & !SECBIT_KEEP_CAPS | keep;
-            task.commit_creds(Creds { securebits, ..Creds::clone(&old) });
-            Ok(0)
-        }
-        pr::GET_SECUREBITS => Ok(old.securebits as usize),
-        pr::CAPBSET_READ if a <= u64::from(cap::CAP_LAST_CAP) => Ok((old.cap_bounding >> a & 1) as usize),
-        pr::CAPBSET_DROP if a <= u64::from(cap::CAP_LAST_CAP) => {
-            if !old.capable(cap::CAP_SETPCAP) {
-                return Err(Errno::EPERM);
-            }
-            let cap_bounding = old.cap_bounding & !(1 << a);
-            task.commit_creds(Creds { cap_bounding, ..Creds::clone(&old) });
-            Ok(0)
-        }
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 /// personality(2): returns the former value; 0xffffffff only asks.

@@ -2,22 +2,21 @@
 
 use abi::Errno;
 use abi::fcntl::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
-use abi::notify::PIDFD_NONBLOCK;
-use abi::resource::{RLIMIT_NOFILE, Rusage};
+use abi::resource::Rusage;
 use abi::sched::{CLONE_PARENT_SETTID, CLONE_PIDFD, CSIGNAL, CloneArgs as AbiCloneArgs};
 use abi::signal::SigInfo;
 use abi::wait as w;
 use core::sync::atomic::Ordering;
+use zerocopy::IntoBytes;
 
 use super::{Context, UserPtr, UserStr};
 use crate::Result;
-use crate::fs::fdtable::OnExec;
-use crate::fs::pidfd::{self, PidFd};
+use crate::fs::pidfd::PidFd;
 use crate::mm::load::Arguments;
 use crate::task::clone::{self, CloneArgs};
 use crate::task::exec::{self, Request};
 use crate::task::wait::{self, Report, Which};
-use crate::task::{self, exit, group};
+use crate::task::{exit, group, unshare};
 
 /// exit(2).
 pub fn exit(cx: &mut Context<'_>, status: i32) -> Result<usize> {
@@ -53,46 +52,102 @@ pub fn clone(
         child_tid,
         pidfd: parent_tid.address(),
         exit_signal: (flags & CSIGNAL) as u32,
+        set_tid: &[],
     };
     clone::do_fork(&args, cx.frame)
 }
 
 /// clone3(2). A structure larger than the kernel's must be zero beyond it (`E2BIG`).
 pub fn clone3(cx: &mut Context<'_>, args: u64, size: usize) -> Result<usize> {
-    const KNOWN: usize = size_of::<AbiCloneArgs>();
-    const FIRST_VERSION: usize = 64;
-    if size > 4096 {
-        return Err(Errno::E2BIG);
-    }
-    if size < FIRST_VERSION {
-        return Err(Errno::EINVAL);
-    }
-    let words = UserPtr::<u64>::new(args).read_many(size / 8)?;
-    if words.iter().skip(KNOWN / 8).any(|word| *word != 0) {
-        return Err(Errno::E2BIG);
-    }
-    let word = |n: usize| words.get(n).copied().unwrap_or(0);
-    let (flags, exit_signal, stack, stack_size) = (word(0), word(4), word(5), word(6));
-    // The stack is given by its lowest address and its size, both or neither; the signal is not in the flags.
-    if flags & (CSIGNAL | abi::sched::CLONE_DETACHED) != 0 || exit_signal & !CSIGNAL != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if (stack == 0) != (stack_size == 0) || word(8) != 0 || word(9) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if flags & (abi::sched::CLONE_THREAD | abi::sched::CLONE_PARENT) != 0 && exit_signal != 0 {
-        return Err(Errno::EINVAL);
-    }
+    let args = read_clone_args(args, size)?;
+    let mut tids = [0i32; MAX_PID_LEVELS];
+    let set_tid = read_set_tid(&args, &mut tids)?;
+    check_clone_args(&args, size)?;
     let decoded = CloneArgs {
-        flags,
-        stack: stack.wrapping_add(stack_size),
-        tls: word(7),
-        parent_tid: word(3),
-        child_tid: word(2),
-        pidfd: word(1),
-        exit_signal: exit_signal as u32,
+        flags: args.flags,
+        stack: args.stack.wrapping_add(args.stack_size),
+        tls: args.tls,
+        parent_tid: args.parent_tid,
+        child_tid: args.child_tid,
+        pidfd: args.pidfd,
+        exit_signal: u32::try_from(args.exit_signal).map_err(|_| Errno::EINVAL)?,
+        set_tid,
     };
     clone::do_fork(&decoded, cx.frame)
+}
+
+/// Nested PID namespaces at most (Linux `MAX_PID_NS_LEVEL`).
+const MAX_PID_LEVELS: usize = 32;
+/// Sizes of the versions of `struct clone_args`.
+const CLONE_ARGS_SIZE_VER0: usize = 64;
+const CLONE_ARGS_SIZE_VER2: usize = 88;
+
+/// A structure of any version: what the caller's lacks is zero, what it has more must be (Linux `copy_struct_from_user`).
+fn read_clone_args(address: u64, size: usize) -> Result<AbiCloneArgs> {
+    if size > hal::mem::PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    if size < CLONE_ARGS_SIZE_VER0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut args = AbiCloneArgs::default();
+    let known = size.min(size_of::<AbiCloneArgs>());
+    let more = UserPtr::<u8>::new(address).index(known).read_many(size - known)?;
+    if more.iter().any(|byte| *byte != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let bytes = args.as_mut_bytes().get_mut(..known).ok_or(Errno::EINVAL)?;
+    hal::uaccess::copy_from_user(bytes, address).map_err(|_| Errno::EFAULT)?;
+    Ok(args)
+}
+
+fn read_set_tid<'a>(args: &AbiCloneArgs, buffer: &'a mut [i32; MAX_PID_LEVELS]) -> Result<&'a [i32]> {
+    let count = usize::try_from(args.set_tid_size).map_err(|_| Errno::EINVAL)?;
+    // The array and its length, both or neither.
+    if (args.set_tid == 0) != (count == 0) {
+        return Err(Errno::EINVAL);
+    }
+    let tids = buffer.get_mut(..count).ok_or(Errno::EINVAL)?;
+    hal::uaccess::copy_from_user(tids.as_mut_bytes(), args.set_tid).map_err(|_| Errno::EFAULT)?;
+    Ok(tids)
+}
+
+/// What clone3 alone can say wrongly (Linux `copy_clone_args_from_user`, `clone3_args_valid`).
+fn check_clone_args(args: &AbiCloneArgs, size: usize) -> Result<()> {
+    use abi::sched as c;
+    let has = |flags: u64| args.flags & flags != 0;
+    if args.exit_signal > u64::from(crate::signal::COUNT) {
+        return Err(Errno::EINVAL);
+    }
+    if has(c::CLONE_INTO_CGROUP) {
+        if args.cgroup > i32::MAX as u64 || size < CLONE_ARGS_SIZE_VER2 {
+            return Err(Errno::EINVAL);
+        }
+        // No descriptor is that of a cgroup: there is no cgroup file system.
+        return Err(Errno::EBADF);
+    }
+    // The exit signal is not in the flags (bit 7 of which is CLONE_NEWTIME now), and threads and siblings have none of
+    // their own.
+    if has(c::CLONE_DETACHED | CSIGNAL & !c::CLONE_NEWTIME) {
+        return Err(Errno::EINVAL);
+    }
+    if has(c::CLONE_THREAD | c::CLONE_PARENT) && args.exit_signal != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // The stack is given by its lowest address and its size, both or neither.
+    if (args.stack == 0) != (args.stack_size == 0) {
+        return Err(Errno::EINVAL);
+    }
+    match args.stack.checked_add(args.stack_size) {
+        Some(end) if end <= crate::mm::TASK_SIZE => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// unshare(2).
+pub fn unshare(_cx: &mut Context<'_>, flags: u64) -> Result<usize> {
+    unshare::unshare(flags)?;
+    Ok(0)
 }
 
 /// set_tid_address(2).
@@ -210,19 +265,4 @@ pub fn waitid(
 
 fn to_siginfo(report: &Report) -> SigInfo {
     SigInfo::child(report.code, report.pid, report.uid, wait::si_status(report))
-}
-
-/// pidfd_open(2): a process, so the number of its first thread; `EINVAL` for another thread's.
-pub fn pidfd_open(cx: &mut Context<'_>, pid: i32, flags: u32) -> Result<usize> {
-    if flags & !PIDFD_NONBLOCK != 0 || pid <= 0 {
-        return Err(Errno::EINVAL);
-    }
-    let task = task::find_or_esrch(pid)?;
-    if !task.is_leader() {
-        return Err(Errno::EINVAL);
-    }
-    let files = cx.task.files();
-    let fd = files.reserve(0, cx.task.rlimit(RLIMIT_NOFILE), OnExec::Close)?;
-    files.install(fd, pidfd::new_file(task.group.clone(), flags));
-    usize::try_from(fd).map_err(|_| Errno::EBADF)
 }

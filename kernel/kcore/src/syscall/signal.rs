@@ -18,7 +18,7 @@ use crate::time;
 const SET_SIZE: usize = 8;
 
 /// A signal number argument: 0 (only a check) to 64.
-fn signal_or_probe(signal: i32) -> Result<Option<u32>> {
+pub(super) fn signal_or_probe(signal: i32) -> Result<Option<u32>> {
     match u32::try_from(signal) {
         Ok(0) => Ok(None),
         Ok(signal) if signal <= signal::COUNT => Ok(Some(signal)),
@@ -27,12 +27,12 @@ fn signal_or_probe(signal: i32) -> Result<Option<u32>> {
 }
 
 /// kill(2): by credentials; SIGCONT also within the session.
-fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> bool {
+pub(super) fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> bool {
     signal::send::permitted(&cx.task, target)
         || signal == Some(s::SIGCONT) && group::session_of(target).global() == group::session_of(&cx.task).global()
 }
 
-fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
+pub(super) fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
     let pid = cx.task.group.pid.number_in(cx.task.namespaces().pid());
     SigInfo::user(signal, code, pid, cx.task.creds().uid)
 }

@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, path, pipe, poll, process, random, sched, signal,
-    socket, system, time,
+    dir, file, futex, identity, info, limits, lock, memory, mount, path, pidfd, pipe, poll, prctl, process, random,
+    sched, signal, socket, system, time,
 };
 use crate::Result;
 
@@ -64,7 +64,12 @@ table! {
     EXECVEAT(dirfd: i32, path: UserStr, argv: u64, envp: u64, flags: u32) process::execveat;
     WAIT4(pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<abi::resource::Rusage>) process::wait4;
     CLONE3(args: u64, size: usize) process::clone3;
-    PIDFD_OPEN(pid: i32, flags: u32) process::pidfd_open;
+    UNSHARE(flags: u64) process::unshare;
+    // Processes as descriptors, and what they share: pidfd_open(2), kcmp(2).
+    PIDFD_OPEN(pid: i32, flags: u32) pidfd::pidfd_open;
+    PIDFD_SEND_SIGNAL(pidfd: i32, signal: i32, info: UserPtr<abi::signal::SigInfo>, flags: u32) pidfd::pidfd_send_signal;
+    PIDFD_GETFD(pidfd: i32, fd: i32, flags: u32) pidfd::pidfd_getfd;
+    KCMP(pid1: i32, pid2: i32, kind: i32, index1: u64, index2: u64) pidfd::kcmp;
     // Identity: getpid(2), credentials(7), setpgid(2), setsid(2), prctl(2), personality(2).
     GETPID() identity::getpid;
     GETPPID() identity::getppid;
@@ -91,7 +96,7 @@ table! {
     SETSID() identity::setsid;
     CAPGET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capget;
     CAPSET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capset;
-    PRCTL(option: i32, a: u64, b: u64, c: u64, d: u64) identity::prctl;
+    PRCTL(option: u32, a: u64, b: u64, c: u64, d: u64) prctl::prctl;
     PERSONALITY(persona: u32) identity::personality;
     // Signals: signal(7).
     KILL(pid: i32, signal: i32) signal::kill;

@@ -5,13 +5,16 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
-use abi::resource::RLIMIT_NPROC;
+use abi::capability::CAP_SYS_ADMIN;
+use abi::resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
 use abi::sched as c;
 use hal::thread::{Start, Thread};
 use hal::trap::UserFrame;
 
 use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tree};
 use crate::Result;
+use crate::fs::fdtable::OnExec;
+use crate::fs::{Files, pidfd};
 use crate::sched;
 use crate::signal::SigHandlers;
 use crate::sync::Completion;
@@ -19,7 +22,7 @@ use crate::syscall::UserPtr;
 
 /// What the four calls decode to (`struct kernel_clone_args`).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CloneArgs {
+pub struct CloneArgs<'a> {
     /// CLONE_* bits, without the exit signal.
     pub flags: u64,
     /// Where the child's stack begins (its highest address); 0: where the parent's is.
@@ -32,15 +35,20 @@ pub struct CloneArgs {
     pub child_tid: u64,
     /// Where CLONE_PIDFD writes (the same as `parent_tid` for clone).
     pub pidfd: u64,
-    /// Sent to the parent at the end.
+    /// Sent to the parent at the end. The old call takes any byte; what is no signal is then not sent.
     pub exit_signal: u32,
+    /// The PIDs that the child shall have, the innermost PID namespace's first; none: the next free ones.
+    pub set_tid: &'a [i32],
 }
 
-/// The flags that are implemented. Any other is `EINVAL`, as on a kernel that is built without the feature.
+/// The flags that are implemented. CLONE_PTRACE and CLONE_UNTRACED speak to a tracer, and CLONE_IO and CLONE_SYSVSEM share
+/// what nobody has here: they are accepted.
 pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_FS
     | c::CLONE_FILES
     | c::CLONE_SIGHAND
+    | c::CLONE_PIDFD
+    | c::CLONE_PTRACE
     | c::CLONE_VFORK
     | c::CLONE_PARENT
     | c::CLONE_THREAD
@@ -54,13 +62,23 @@ pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_IO
     | c::CLONE_CLEAR_SIGHAND;
 
+/// The flags that ask for a new namespace and need CAP_SYS_ADMIN (Linux `copy_namespaces`).
+pub const NEW_NAMESPACES: u64 = c::CLONE_NEWNS
+    | c::CLONE_NEWUTS
+    | c::CLONE_NEWIPC
+    | c::CLONE_NEWPID
+    | c::CLONE_NEWNET
+    | c::CLONE_NEWCGROUP
+    | c::CLONE_NEWTIME;
+
 /// Threads that may exist: `/proc/sys/kernel/threads-max`.
 pub static MAX_THREADS: AtomicU64 = AtomicU64::new(4096);
 
 /// Refuses what clone(2) refuses, each with its reason.
-pub fn validate(args: &CloneArgs) -> Result<()> {
+pub fn validate(args: &CloneArgs<'_>) -> Result<()> {
     let has = |flag: u64| args.flags & flag != 0;
-    if args.flags & !SUPPORTED != 0 {
+    // A child that shares root and working directory cannot see other mounts, nor have another root of all credentials.
+    if has(c::CLONE_FS) && has(c::CLONE_NEWNS | c::CLONE_NEWUSER) {
         return Err(Errno::EINVAL);
     }
     // Threads share handlers, and handlers make sense only in one address space.
@@ -78,14 +96,29 @@ pub fn validate(args: &CloneArgs) -> Result<()> {
     if has(c::CLONE_PARENT) && current().group.pid.own_number() == 1 {
         return Err(Errno::EINVAL);
     }
-    if args.exit_signal > crate::signal::COUNT {
+    // The threads of a process have one PID namespace and one set of credentials' users.
+    if has(c::CLONE_THREAD) && has(c::CLONE_NEWUSER | c::CLONE_NEWPID) {
+        return Err(Errno::EINVAL);
+    }
+    // A pidfd is a process; the bit of CLONE_DETACHED is kept for it.
+    if has(c::CLONE_PIDFD) && has(c::CLONE_DETACHED | c::CLONE_THREAD) {
+        return Err(Errno::EINVAL);
+    }
+    // Both would be stored in the same place.
+    if has(c::CLONE_PIDFD) && has(c::CLONE_PARENT_SETTID) && args.pidfd == args.parent_tid {
+        return Err(Errno::EINVAL);
+    }
+    if has(NEW_NAMESPACES) && !current().capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if args.flags & !SUPPORTED != 0 {
         return Err(Errno::EINVAL);
     }
     Ok(())
 }
 
 /// Creates a child of the current task. Returns its TID in the caller's PID namespace.
-pub fn do_fork(args: &CloneArgs, registers: &UserFrame) -> Result<usize> {
+pub fn do_fork(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<usize> {
     validate(args)?;
     let child = copy_process(args, registers)?;
     // Point of no return: the child is in the tables and everything below succeeds.
@@ -112,7 +145,7 @@ pub fn do_fork(args: &CloneArgs, registers: &UserFrame) -> Result<usize> {
 }
 
 /// Builds the child and enters it into the tables. Undoes everything on failure.
-fn copy_process(args: &CloneArgs, registers: &UserFrame) -> Result<Arc<Task>> {
+fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>> {
     let parent = current();
     let has = |flag: u64| args.flags & flag != 0;
     if parent.fatal_signal_pending() {
@@ -146,7 +179,11 @@ fn copy_process(args: &CloneArgs, registers: &UserFrame) -> Result<Arc<Task>> {
         child_registers.sp = args.stack;
     }
     let thread = Thread::new(Start::User(child_registers)).map_err(|_| Errno::ENOMEM)?;
-    let pid = Pid::allocate(parent.namespaces().pid())?;
+    let pid = match args.set_tid {
+        [] => Pid::allocate(parent.namespaces().pid())?,
+        wanted => Pid::allocate_as(parent.namespaces().pid(), wanted, &creds)?,
+    };
+    let pidfd = has(c::CLONE_PIDFD).then(|| PidFdSlot::reserve(args.pidfd)).transpose()?;
     let group = child_group(args, &pid);
     let task = Task::assemble(Parts {
         thread,
@@ -166,7 +203,42 @@ fn copy_process(args: &CloneArgs, registers: &UserFrame) -> Result<Arc<Task>> {
     inherit(&parent, &task, args);
     publish(&task, has(c::CLONE_THREAD), has(c::CLONE_PARENT))?;
     charge.keep();
+    if let Some(pidfd) = pidfd {
+        pidfd.install(&task);
+    }
     Ok(task)
+}
+
+/// CLONE_PIDFD: the parent's descriptor, told to the caller before the child exists (`EMFILE`, `EFAULT`) and given back
+/// unless it comes to be.
+struct PidFdSlot {
+    files: Arc<Files>,
+    fd: Option<i32>,
+}
+
+impl PidFdSlot {
+    fn reserve(address: u64) -> Result<Self> {
+        let parent = current();
+        let files = parent.files();
+        let fd = files.reserve(0, parent.rlimit(RLIMIT_NOFILE), OnExec::Close)?;
+        let slot = Self { files, fd: Some(fd) };
+        UserPtr::<i32>::new(address).write(&fd)?;
+        Ok(slot)
+    }
+
+    fn install(mut self, child: &Task) {
+        if let Some(fd) = self.fd.take() {
+            self.files.install(fd, pidfd::new_file(child.group.clone(), 0));
+        }
+    }
+}
+
+impl Drop for PidFdSlot {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd {
+            self.files.unreserve(fd);
+        }
+    }
 }
 
 /// RLIMIT_NPROC is charged first and given back unless the child comes to be.
@@ -195,7 +267,7 @@ impl Drop for Charge {
 }
 
 /// The process that the child belongs to: its parent's, or a new one with the parent's limits.
-fn child_group(args: &CloneArgs, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
+fn child_group(args: &CloneArgs<'_>, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
     let parent = current();
     if args.flags & c::CLONE_THREAD != 0 {
         return parent.group.clone();
@@ -211,11 +283,12 @@ fn child_group(args: &CloneArgs, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
     *group.tty.lock() = tty;
     group.oom_score_adj.store(parent.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.dumpable.store(parent.group.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    group.thp_disabled.store(parent.group.thp_disabled.load(Ordering::Relaxed), Ordering::Relaxed);
     group
 }
 
 /// The odds and ends that a child takes over (fork(2), clone(2), prctl(2)).
-fn inherit(parent: &Task, child: &Task, args: &CloneArgs) {
+fn inherit(parent: &Task, child: &Task, args: &CloneArgs<'_>) {
     let has = |flag: u64| args.flags & flag != 0;
     child.thread.inherit_fp_state();
     child.thread.set_tls(if has(c::CLONE_SETTLS) { args.tls } else { parent.thread.tls() });
@@ -234,7 +307,9 @@ fn inherit(parent: &Task, child: &Task, args: &CloneArgs) {
     };
     copy(&parent.personality, &child.personality);
     child.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
-    child.timer_slack_ns.store(parent.timer_slack_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
+    child.timer_slack_ns.store(slack, Ordering::Relaxed);
+    child.default_timer_slack_ns.store(slack, Ordering::Relaxed);
 }
 
 /// Makes the child visible: in the tree, in its group and session. Fails when the parent is being killed, so that no child

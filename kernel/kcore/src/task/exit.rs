@@ -181,7 +181,8 @@ fn tell_parent(tree: &Tree, id: NodeId) -> bool {
         autoreap = ignored || action.flags & u64::from(s::SA_NOCLDWAIT) != 0;
     }
     // With SA_NOCLDWAIT alone the signal is sent all the same, as Linux does (wait(2) leaves it open).
-    if exit_signal != 0 && !ignored {
+    // clone(2) takes any byte as exit signal; what is no signal is not sent.
+    if (1..=signal::COUNT).contains(&exit_signal) && !ignored {
         // Sent as by the child: an init without a handler does not die of it. A full queue still records the fact.
         let _ = signal::send::process_with_tree(tree, parent_group, &exit_info(node, exit_signal));
     }

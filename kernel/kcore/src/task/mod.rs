@@ -16,6 +16,7 @@ pub mod limits;
 pub mod pid;
 pub mod state;
 pub mod tree;
+pub mod unshare;
 pub mod usage;
 pub mod wait;
 
@@ -45,6 +46,12 @@ pub use usage::{ChildUsage, CpuTimes};
 pub mod flags {
     /// PF_EXITING: on its way out.
     pub const EXITING: u32 = 0x4;
+    /// PF_MCE_PROCESS: has a policy of its own for memory errors (PR_MCE_KILL).
+    pub const MCE_PROCESS: u32 = 0x80;
+    /// PF_MCE_EARLY: wants to hear of them before it touches the page.
+    pub const MCE_EARLY: u32 = 0x800_0000;
+    /// PR_IO_FLUSHER (PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE): serves the input and output of others (PR_SET_IO_FLUSHER).
+    pub const IO_FLUSHER: u32 = 0x18_0000;
     /// PF_FORKNOEXEC: forked but has not called exec.
     pub const FORKNOEXEC: u32 = 0x40;
     /// PF_SUPERPRIV: used super-user privileges.
@@ -114,6 +121,8 @@ pub struct Task {
     pub personality: AtomicU32,
     /// Timer slack, ns (PR_SET_TIMERSLACK).
     pub timer_slack_ns: AtomicU64,
+    /// What PR_SET_TIMERSLACK with 0 goes back to: the creator's slack when this thread was made.
+    pub default_timer_slack_ns: AtomicU64,
     /// Seed of deferred per-task work: a pending "exit now" from exec or group exit is a fatal signal instead.
     pub io_bytes: [AtomicU64; 2],
 }
@@ -152,6 +161,8 @@ pub struct ThreadGroup {
     pub oom_score_adj: AtomicI32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
+    /// PR_SET_THP_DISABLE: told, inherited, and without effect, as there are no huge pages.
+    pub thp_disabled: AtomicBool,
 }
 
 /// The task that runs this code.
@@ -209,6 +220,7 @@ impl Task {
             no_new_privs: AtomicBool::new(false),
             personality: AtomicU32::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
+            default_timer_slack_ns: AtomicU64::new(50_000),
             io_bytes: [const { AtomicU64::new(0) }; 2],
         });
         task.thread.bind(&task);
@@ -449,6 +461,7 @@ impl ThreadGroup {
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicU32::new(1),
+            thp_disabled: AtomicBool::new(false),
         })
     }
 

@@ -5,14 +5,16 @@
 //! task is reaped and no group or session bears it any more (Linux `struct pid`, `free_pid`).
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use abi::Errno;
+use abi::capability::{CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN};
 use hal::sync::IrqLock;
 
-use super::Task;
+use super::{Creds, Task};
 use crate::Result;
 use crate::sync::order;
 
@@ -102,6 +104,25 @@ impl PidNamespace {
         Err(Errno::EAGAIN)
     }
 
+    /// Reserves this number, for CLONE_SET_TID users (clone3(2)): `EINVAL` for what cannot be a PID here, `EPERM` without
+    /// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, `EEXIST` when it is in use (Linux `alloc_pid`).
+    fn reserve_exactly(&self, number: i32, creds: &Creds) -> Result<i32> {
+        // The first process of a namespace is number 1.
+        if number < 1 || number >= self.pid_max.load(Ordering::Relaxed) || number != 1 && self.find(1).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if !creds.capable(CAP_CHECKPOINT_RESTORE) && !creds.capable(CAP_SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        match self.table.lock().pids.entry(number) {
+            Entry::Vacant(entry) => {
+                entry.insert(Weak::new());
+                Ok(number)
+            }
+            Entry::Occupied(_) => Err(Errno::EEXIST),
+        }
+    }
+
     fn release(&self, number: i32) {
         self.table.lock().pids.remove(&number);
     }
@@ -110,9 +131,26 @@ impl PidNamespace {
 impl Pid {
     /// A new identity in `namespace` and its ancestors. `EAGAIN` when a namespace is full.
     pub fn allocate(namespace: &Arc<PidNamespace>) -> Result<Arc<Pid>> {
+        Self::build(namespace, |space, _| space.reserve())
+    }
+
+    /// The same with chosen numbers, the innermost namespace's first; the other namespaces choose themselves (clone3(2)
+    /// `set_tid`). `EINVAL` for more numbers than there are namespaces.
+    pub fn allocate_as(namespace: &Arc<PidNamespace>, wanted: &[i32], creds: &Creds) -> Result<Arc<Pid>> {
+        if wanted.len() > namespace.level + 1 {
+            return Err(Errno::EINVAL);
+        }
+        Self::build(namespace, |space, from_inside| match wanted.get(from_inside) {
+            Some(number) => space.reserve_exactly(*number, creds),
+            None => space.reserve(),
+        })
+    }
+
+    /// Reserves a number in each namespace; `reserve` is told how far out it is.
+    fn build(namespace: &Arc<PidNamespace>, reserve: impl Fn(&PidNamespace, usize) -> Result<i32>) -> Result<Arc<Pid>> {
         let mut numbers = Vec::with_capacity(namespace.level + 1);
         for space in namespace.ancestors.iter().chain(core::iter::once(namespace)) {
-            match space.reserve() {
+            match reserve(space, namespace.level - space.level) {
                 Ok(value) => numbers.push(Number { namespace: space.clone(), value }),
                 Err(error) => {
                     for number in &numbers {

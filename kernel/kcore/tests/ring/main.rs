@@ -3,8 +3,10 @@
 //! A story boots a machine, runs as PID 1 and asserts from inside its programs. A failed assertion, a kernel panic, a
 //! broken lock order, a missing TLB flush and a deadlock all fail the test.
 
+mod clone;
 mod coredump;
 mod cow;
+mod creds;
 mod exec;
 mod files;
 mod fork;
@@ -16,6 +18,7 @@ mod loader;
 mod memory;
 mod model;
 mod no_memory;
+mod prctl;
 mod sched;
 mod signal;
 mod stop;

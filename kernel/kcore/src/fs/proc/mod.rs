@@ -32,6 +32,7 @@ use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
 use crate::task::{Task, current, tree};
+pub use process::process_of_directory;
 use text::Text;
 
 /// `proc` in mount(2).

@@ -228,6 +228,12 @@ impl InodeOps for Directory {
 
 struct DirectoryFile(Subject);
 
+/// The process whose `/proc/PID` an open directory is: pidfd_send_signal(2) takes such a descriptor too.
+pub fn process_of_directory(file: &File) -> Option<Arc<Pid>> {
+    let Subject { pid, scope } = &file.ops_as::<DirectoryFile>()?.0;
+    (*scope == Scope::Process).then(|| pid.clone())
+}
+
 impl FileOps for DirectoryFile {
     fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
         Err(Errno::EISDIR)

@@ -222,6 +222,17 @@ pub fn waitid(
     options: u32,
     usage: UserPtr<Rusage>,
 ) -> Result<usize> {
+    let outcome = waitid_report(cx, which, id, options);
+    if let Ok(Some(report)) = &outcome {
+        usage.write_if_wanted(&report.usage.to_rusage())?;
+    }
+    // Without a report the info is cleared, as Linux does even when the call fails.
+    let told = outcome.as_ref().ok().and_then(Option::as_ref).map_or_else(SigInfo::default, to_siginfo);
+    info.write_if_wanted(&told)?;
+    outcome.map(|_| 0)
+}
+
+fn waitid_report(cx: &Context<'_>, which: u32, id: i32, options: u32) -> Result<Option<Report>> {
     const VALID: u32 =
         w::WNOHANG | w::WNOWAIT | w::WEXITED | w::WSTOPPED | w::WCONTINUED | w::__WNOTHREAD | w::__WCLONE | w::__WALL;
     if options & !VALID != 0 || options & (w::WEXITED | w::WSTOPPED | w::WCONTINUED) == 0 {
@@ -245,22 +256,11 @@ pub fn waitid(
         _ => return Err(Errno::EINVAL),
     };
     // A nonblocking pidfd says EAGAIN where WNOHANG says "nobody" (pidfd_open(2)).
-    let report = match wait::wait(&which, if pidfd_nonblocking { options | w::WNOHANG } else { options }) {
-        Ok(report) => report,
-        Err(error) => {
-            // Linux clears the info of a wait that fails, too.
-            info.write_if_wanted(&SigInfo::default())?;
-            return Err(error);
-        }
-    };
+    let report = wait::wait(&which, if pidfd_nonblocking { options | w::WNOHANG } else { options })?;
     if report.is_none() && pidfd_nonblocking && options & w::WNOHANG == 0 {
         return Err(Errno::EAGAIN);
     }
-    if let Some(report) = &report {
-        usage.write_if_wanted(&report.usage.to_rusage())?;
-    }
-    info.write_if_wanted(&report.map_or_else(SigInfo::default, |report| to_siginfo(&report)))?;
-    Ok(0)
+    Ok(report)
 }
 
 fn to_siginfo(report: &Report) -> SigInfo {

@@ -21,9 +21,11 @@ mod no_memory;
 mod prctl;
 mod sched;
 mod signal;
+mod signal_rules;
 mod stop;
 mod threads;
 mod wait;
+mod wait_rules;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -25,6 +25,7 @@ pub mod cpu;
 pub mod global;
 pub mod mem;
 pub mod mmu;
+pub mod owner;
 pub mod pte;
 pub mod sync;
 pub mod thread;

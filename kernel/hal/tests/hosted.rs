@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hal::hosted::{self, Config, Machine, Tlb, User};
 use hal::mem::{self, FrameRange, PAGE_SIZE, Pfn};
 use hal::mmu::AddressSpace;
+use hal::owner::OwnerCell;
 use hal::pte::{PageFlags, Pte, index};
 use hal::sync::{IrqLock, Level, SpinLock};
 use hal::thread::{self, Start, Thread, work};
@@ -19,6 +20,13 @@ use hal::{cpu, timer};
 /// What owns a thread in these tests.
 struct Owner {
     thread: Thread,
+    own: OwnerCell<Vec<u32>>,
+}
+
+impl Owner {
+    fn new(thread: Thread) -> Arc<Self> {
+        Arc::new(Self { thread, own: OwnerCell::new(Level(1, "own"), vec![1, 2]) })
+    }
 }
 
 const QUEUE_LEVEL: Level = Level(1, "queue");
@@ -143,7 +151,7 @@ fn make_space() -> &'static AddressSpace {
 }
 
 fn adopt() -> Arc<Owner> {
-    let owner = Arc::new(Owner { thread: Thread::for_boot_flow() });
+    let owner = Owner::new(Thread::for_boot_flow());
     thread::adopt_boot_flow(&owner, &owner.thread);
     owner
 }
@@ -168,12 +176,44 @@ fn one_cpu(body: impl FnOnce(&'static AddressSpace) + 'static) {
 fn run_user(main: impl Fn(&mut User) -> i32 + 'static) -> i32 {
     in_machine(Config::default(), |_| {
         let entry = hosted::program(main);
-        let user = Arc::new(Owner { thread: Thread::new(Start::User(UserFrame::new(entry, 0x8000))).unwrap() });
+        let user = Owner::new(Thread::new(Start::User(UserFrame::new(entry, 0x8000))).unwrap());
         user.thread.bind(&user);
         let boot = thread::current::<Owner>();
         cpu::irq_disable();
         thread::switch(&boot.thread, &user.thread);
     })
+}
+
+#[test]
+fn a_thread_borrows_and_replaces_a_field_of_its_own() {
+    one_cpu(|_| {
+        let me = thread::current::<Owner>();
+        let second = me.borrow(|owner| &owner.own).map(|own| &own[1]);
+        assert_eq!((*second, *second.clone(), me.own.lock().len()), (2, 2, 2));
+        drop(second);
+        assert_eq!(me.replace(|owner| &owner.own, vec![3]), [1, 2]);
+        assert_eq!(*me.borrow(|owner| &owner.own), [3]);
+    });
+}
+
+#[test]
+#[should_panic(expected = "a field is replaced while its owner looks at it")]
+fn a_borrowed_field_is_not_replaced() {
+    one_cpu(|_| {
+        let me = thread::current::<Owner>();
+        let _own = me.borrow(|owner| &owner.own);
+        drop(me.replace(|owner| &owner.own, vec![]));
+    });
+}
+
+#[test]
+#[should_panic(expected = "a field of another object")]
+fn a_field_of_another_owner_is_not_borrowed() {
+    one_cpu(|_| {
+        let me = thread::current::<Owner>();
+        let other: &'static Arc<Owner> = Box::leak(Box::new(Owner::new(Thread::for_boot_flow())));
+        drop(me.borrow(|_| &other.own));
+    });
 }
 
 #[test]
@@ -425,7 +465,7 @@ fn threads_take_turns_on_their_own_stacks() {
     }
     one_cpu(|_| {
         let thread = Thread::new(Start::Kernel { entry: other, argument: 10 }).unwrap();
-        let second = Arc::new(Owner { thread });
+        let second = Owner::new(thread);
         second.thread.bind(&second);
         let me = thread::current::<Owner>();
         for step in 0..3 {

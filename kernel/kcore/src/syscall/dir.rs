@@ -16,7 +16,7 @@ use crate::fs::file::DirSink;
 use crate::fs::namei::{Last, lookup};
 
 fn make(cx: &Context<'_>, dirfd: i32, path: UserStr, node: &Node<'_>) -> Result<usize> {
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     path.with_path(|path| create::make(walk_context(cx, dirfd, path, &creds)?, path, node))?;
     Ok(0)
 }
@@ -24,7 +24,7 @@ fn make(cx: &Context<'_>, dirfd: i32, path: UserStr, node: &Node<'_>) -> Result<
 /// mkdirat(2).
 pub fn mkdirat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, mode: u32) -> Result<usize> {
     // mkdir(2): mode & ~umask & 01777.
-    let mode = s::S_IFDIR | mode & 0o1777 & !cx.task.fs().umask();
+    let mode = s::S_IFDIR | mode & 0o1777 & !cx.fs().umask();
     make(cx, dirfd, path, &Node { mode, rdev: 0, target: b"" })
 }
 
@@ -39,7 +39,7 @@ pub fn mknodat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, mode: u32, devic
     let is_device = matches!(kind, s::S_IFCHR | s::S_IFBLK);
     if is_device && !cx.task.capable(CAP_MKNOD) {
         // A name that exists is reported first (Linux asks in vfs_mknod, after the lookup).
-        let creds = cx.task.creds();
+        let creds = cx.creds();
         let exists = path.with_path(|path| lookup(walk_context(cx, dirfd, path, &creds)?, path, Last::NoFollow));
         return match exists {
             Ok(_) => Err(Errno::EEXIST),
@@ -47,7 +47,7 @@ pub fn mknodat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, mode: u32, devic
             Err(error) => Err(error),
         };
     }
-    let mode = kind | mode & 0o7777 & !cx.task.fs().umask();
+    let mode = kind | mode & 0o7777 & !cx.fs().umask();
     let rdev = if is_device { u64::from(device) } else { 0 };
     make(cx, dirfd, path, &Node { mode, rdev, target: b"" })
 }
@@ -73,7 +73,7 @@ pub fn linkat(
     if flags & !(f::AT_SYMLINK_FOLLOW | f::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let last = if flags & f::AT_SYMLINK_FOLLOW != 0 { Last::Follow } else { Last::NoFollow };
     let old = old_path.with_path(|path| {
         if path.is_empty() && flags & f::AT_EMPTY_PATH != 0 {
@@ -91,7 +91,7 @@ pub fn unlinkat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, flags: u32) -> 
     if flags & !f::AT_REMOVEDIR != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     path.with_path(|path| {
         let context = walk_context(cx, dirfd, path, &creds)?;
         if flags & f::AT_REMOVEDIR != 0 { create::rmdir(context, path) } else { create::unlink(context, path) }
@@ -108,7 +108,7 @@ pub fn renameat2(
     new_path: UserStr,
     flags: u32,
 ) -> Result<usize> {
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     old_path.with_path(|old| {
         let old_context = walk_context(cx, old_dirfd, old, &creds)?;
         new_path.with_path(|new| {
@@ -161,7 +161,7 @@ impl DirSink for Dirents {
 /// getdents64(2). `EINVAL` when not even one entry fits.
 pub fn getdents64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: u32) -> Result<usize> {
     const MOST: usize = 64 << 10;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if !file.inode().is_dir() {
         return Err(Errno::ENOTDIR);
     }

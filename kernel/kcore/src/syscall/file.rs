@@ -104,12 +104,12 @@ fn open_file(
     resolve_flags: u64,
 ) -> Result<usize> {
     path.with_path(|path| {
-        let files = cx.task.files();
+        let files = cx.files();
         let fd = files.reserve(0, cx.task.rlimit(RLIMIT_NOFILE), OnExec::from_flags(flags))?;
-        let creds = cx.task.creds();
+        let creds = cx.creds();
         let opened = walk_context(cx, dirfd, path, &creds).and_then(|mut context| {
             context.resolve = resolve_flags;
-            open::open(context, path, how, cx.task.fs().umask())
+            open::open(context, path, how, cx.fs().umask())
         });
         match opened {
             Ok(file) => {
@@ -126,7 +126,7 @@ fn open_file(
 
 /// close(2). The descriptor is free whatever the result.
 pub fn close(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    match cx.task.files().close(fd) {
+    match cx.files().close(fd) {
         Ok(()) => Ok(0),
         // close(2): a restarted close would find the number free, or somebody else's.
         Err(error) if error.number() >= Errno::ERESTARTSYS.number() => Err(Errno::EINTR),
@@ -156,7 +156,7 @@ pub fn close_range(cx: &mut Context<'_>, first: u32, last: u32, flags: u32) -> R
 
 /// dup(2).
 pub fn dup(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    let files = cx.task.files();
+    let files = cx.files();
     let file = files.get_any(fd)?;
     descriptor(files.add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), OnExec::Keep)?)
 }
@@ -167,7 +167,7 @@ pub fn dup3(cx: &mut Context<'_>, old: i32, new: i32, flags: u32) -> Result<usiz
         return Err(Errno::EINVAL);
     }
     let limit = cx.task.rlimit(RLIMIT_NOFILE);
-    let files = cx.task.files();
+    let files = cx.files();
     if descriptor(new)? as u64 >= limit {
         return Err(Errno::EBADF);
     }
@@ -186,13 +186,13 @@ pub(super) fn checked_count(count: usize) -> Result<usize> {
 
 /// read(2).
 pub fn read(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.read(&mut IoDst::user(buffer, checked_count(count)?))
 }
 
 /// write(2).
 pub fn write(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.write(&mut IoSrc::user(buffer, checked_count(count)?))
 }
 
@@ -217,7 +217,7 @@ fn runs_of(vector: UserPtr<Iovec>, count: u32) -> Result<Vec<UserRun>> {
 
 /// readv(2).
 pub fn readv(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if !file.mode().contains(FileMode::READ) {
         return Err(Errno::EBADF);
     }
@@ -226,7 +226,7 @@ pub fn readv(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32) 
 
 /// writev(2).
 pub fn writev(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if !file.mode().contains(FileMode::WRITE) {
         return Err(Errno::EBADF);
     }
@@ -240,28 +240,28 @@ fn position(offset: i64) -> Result<u64> {
 /// pread64(2).
 pub fn pread64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.read_at(&mut IoDst::user(buffer, checked_count(count)?), offset)
 }
 
 /// pwrite64(2).
 pub fn pwrite64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.write_at(&mut IoSrc::user(buffer, checked_count(count)?), offset)
 }
 
 /// preadv(2). On a 64-bit machine the low half of the offset is all of it.
 pub fn preadv(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.read_at(&mut IoDst::user_vector(runs_of(vector, count)?), offset)
 }
 
 /// pwritev(2).
 pub fn pwritev(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.write_at(&mut IoSrc::user_vector(runs_of(vector, count)?), offset)
 }
 
@@ -300,7 +300,7 @@ pub fn pwritev2(
 
 /// lseek(2).
 pub fn lseek(cx: &mut Context<'_>, fd: i32, offset: i64, whence: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if whence > f::SEEK_HOLE {
         return Err(Errno::EINVAL);
     }
@@ -380,7 +380,7 @@ fn copy_chunk(
 
 /// sendfile(2).
 pub fn sendfile(cx: &mut Context<'_>, out: i32, input: i32, offset: UserPtr<i64>, count: usize) -> Result<usize> {
-    let files = cx.task.files();
+    let files = cx.files();
     let from = files.get(input)?;
     if !from.mode().contains(FileMode::READ) {
         return Err(Errno::EBADF);
@@ -416,7 +416,7 @@ pub fn copy_file_range(
     length: usize,
     flags: u32,
 ) -> Result<usize> {
-    let files = cx.task.files();
+    let files = cx.files();
     let (from, to) = (files.get(input)?, files.get(out)?);
     let at = |offset: UserPtr<i64>| offset.non_null().map(|offset| position(offset.read()?)).transpose();
     let (mut from_at, mut to_at) = (at(input_offset)?, at(out_offset)?);
@@ -453,7 +453,7 @@ pub fn copy_file_range(
 
 /// fcntl(2).
 pub fn fcntl(cx: &mut Context<'_>, fd: i32, command: u32, argument: u64) -> Result<usize> {
-    let files = cx.task.files();
+    let files = cx.files();
     let file = files.get_any(fd)?;
     let low = argument as u32;
     match command {
@@ -531,7 +531,7 @@ fn set_status_flags(cx: &Context<'_>, file: &Arc<File>, flags: u32) -> Result<us
     const SETTABLE: u32 = f::O_APPEND | f::O_NONBLOCK | f::O_DIRECT | f::O_NOATIME;
     let old = file.flags();
     if flags & f::O_NOATIME != 0 && old & f::O_NOATIME == 0 {
-        let creds = cx.task.creds();
+        let creds = cx.creds();
         if !permission::owner_or_capable(file.inode(), &creds) {
             return Err(Errno::EPERM);
         }
@@ -549,7 +549,7 @@ fn set_status_flags(cx: &Context<'_>, file: &Arc<File>, flags: u32) -> Result<us
 
 /// ioctl(2): the commands of every file, then the file's own.
 pub fn ioctl(cx: &mut Context<'_>, fd: i32, command: u32, argument: u64) -> Result<usize> {
-    let files = cx.task.files();
+    let files = cx.files();
     let file = files.get(fd)?;
     match command {
         FIOCLEX => files.set_on_exec(fd, OnExec::Close).map(|()| 0),
@@ -581,19 +581,19 @@ pub fn ioctl(cx: &mut Context<'_>, fd: i32, command: u32, argument: u64) -> Resu
 
 /// fsync(2).
 pub fn fsync(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.ops().fsync(&file, false).map(|()| 0)
 }
 
 /// fdatasync(2).
 pub fn fdatasync(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.ops().fsync(&file, true).map(|()| 0)
 }
 
 /// fallocate(2).
 pub fn fallocate(cx: &mut Context<'_>, fd: i32, mode: u32, offset: i64, length: i64) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if offset < 0 || length <= 0 {
         return Err(Errno::EINVAL);
     }
@@ -629,7 +629,7 @@ pub(super) fn check_file_size_limit(cx: &Context<'_>, old: u64, new: u64) -> Res
 
 /// fadvise64(2): everything is in memory already; the arguments are checked all the same.
 pub fn fadvise64(cx: &mut Context<'_>, fd: i32, _offset: i64, length: i64, advice: i32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if file.inode().kind() == abi::stat::S_IFIFO {
         return Err(Errno::ESPIPE);
     }
@@ -641,7 +641,7 @@ pub fn fadvise64(cx: &mut Context<'_>, fd: i32, _offset: i64, length: i64, advic
 
 /// readahead(2).
 pub fn readahead(cx: &mut Context<'_>, fd: i32, _offset: i64, _count: usize) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if !file.mode().contains(FileMode::READ) {
         return Err(Errno::EBADF);
     }
@@ -660,6 +660,6 @@ pub fn memfd_create(cx: &mut Context<'_>, name: UserStr, flags: u32) -> Result<u
     }
     let name = name.read(MAX_NAME + 1, Errno::EINVAL)?;
     let on_exec = if flags & f::MFD_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
-    let file = tmpfs::new_memfd(&name, flags, &cx.task.creds())?;
-    descriptor(cx.task.files().add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), on_exec)?)
+    let file = tmpfs::new_memfd(&name, flags, &cx.creds())?;
+    descriptor(cx.files().add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), on_exec)?)
 }

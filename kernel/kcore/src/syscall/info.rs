@@ -16,7 +16,7 @@ use crate::version;
 
 /// uname(2).
 pub fn uname(cx: &mut Context<'_>, buffer: UserPtr<Utsname>) -> Result<usize> {
-    let names = cx.task.namespaces().uts().names();
+    let names = cx.namespaces().uts().names();
     let texts: [&[u8]; 6] = [
         version::SYSNAME.as_bytes(),
         &names.host,
@@ -46,13 +46,13 @@ fn read_name(cx: &Context<'_>, name: UserPtr<u8>, length: i32) -> Result<alloc::
 /// sethostname(2).
 pub fn sethostname(cx: &mut Context<'_>, name: UserPtr<u8>, length: i32) -> Result<usize> {
     let name = read_name(cx, name, length)?;
-    cx.task.namespaces().uts().set_host(name).map(|()| 0)
+    cx.namespaces().uts().set_host(name).map(|()| 0)
 }
 
 /// setdomainname(2).
 pub fn setdomainname(cx: &mut Context<'_>, name: UserPtr<u8>, length: i32) -> Result<usize> {
     let name = read_name(cx, name, length)?;
-    cx.task.namespaces().uts().set_domain(name).map(|()| 0)
+    cx.namespaces().uts().set_domain(name).map(|()| 0)
 }
 
 /// sysinfo(2). Sizes are in bytes.

@@ -33,7 +33,7 @@ pub fn prlimit64(
 ) -> Result<usize> {
     let new = new.non_null().map(UserPtr::read).transpose()?;
     let target = if pid == 0 { cx.task.arc() } else { task::find_or_esrch(pid)? };
-    let (mine, theirs) = (cx.task.creds(), target.creds());
+    let (mine, theirs) = (cx.creds(), target.creds());
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == mine.uid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == mine.gid);
     if !core::ptr::eq(&*target, &*cx.task) && !same && !mine.capable(CAP_SYS_RESOURCE) {

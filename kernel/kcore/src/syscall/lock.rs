@@ -11,7 +11,7 @@ use crate::fs::lock::{self, Kind, OwnerId, RangeLock, Wait};
 
 /// flock(2).
 pub fn flock(cx: &mut Context<'_>, fd: i32, operation: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     let wait = if operation & f::LOCK_NB != 0 { Wait::No } else { Wait::Yes };
     match operation & !f::LOCK_NB {
         f::LOCK_SH => lock::flock(&file, Kind::Shared, wait)?,
@@ -31,7 +31,7 @@ pub(super) fn fcntl_lock(cx: &Context<'_>, file: &File, command: u32, pointer: U
     }
     let (start, end) = range_of(file, &argument)?;
     let kind = lock::kind_of(argument.l_type)?;
-    let (owner, pid) = if is_ofd { (OwnerId::of(file), -1) } else { (cx.task.files().lock_owner(), cx.task.tgid()) };
+    let (owner, pid) = if is_ofd { (OwnerId::of(file), -1) } else { (cx.files().lock_owner(), cx.task.tgid()) };
     let range = RangeLock { owner, pid, kind: kind.unwrap_or(Kind::Shared), start, end };
     if matches!(command, f::F_GETLK | f::F_OFD_GETLK) {
         if kind.is_none() {

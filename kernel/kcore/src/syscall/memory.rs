@@ -110,7 +110,7 @@ fn backing_of(
         let mapping = Mapping::new_anonymous(length.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?);
         return Ok(Backing::SharedAnonymous { mapping, offset: 0 });
     }
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     crate::mm::mapping::end_of(offset, length)?;
     // mmap(2) EACCES: not open for reading, or shared and writable but not open for writing; EPERM: noexec.
     if !file.readable() || shared && protection.write && !file.writable() {

@@ -28,11 +28,14 @@ pub mod table;
 pub mod time;
 
 use abi::Errno;
+use hal::owner::Borrowed;
 use hal::thread::{Current, work};
 use hal::trap::UserFrame;
 
 use crate::Result;
-use crate::task::{Task, current};
+use crate::fs::{Files, FsContext};
+use crate::ns::NsSet;
+use crate::task::{Creds, OwnFields, Task, current};
 pub use ptr::{UserPtr, UserStr};
 
 /// What a handler works with: who calls, and the caller's registers.
@@ -44,6 +47,30 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The caller's descriptor table.
+    #[inline(always)]
+    pub fn files(&self) -> Borrowed<Files> {
+        self.task.own_files()
+    }
+
+    /// The caller's root, working directory and umask.
+    #[inline(always)]
+    pub fn fs(&self) -> Borrowed<FsContext> {
+        self.task.own_fs()
+    }
+
+    /// The caller's credentials.
+    #[inline(always)]
+    pub fn creds(&self) -> Borrowed<Creds> {
+        self.task.own_creds()
+    }
+
+    /// The caller's namespaces.
+    #[inline(always)]
+    pub fn namespaces(&self) -> Borrowed<NsSet> {
+        self.task.own_namespaces()
+    }
+
     /// The six argument registers.
     #[inline(always)]
     pub fn arguments(&self) -> [u64; 6] {

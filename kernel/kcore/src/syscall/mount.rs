@@ -48,7 +48,7 @@ pub fn mount(
     let kind = optional(kind)?;
     let source_text = optional(source)?;
     let options = optional(data)?;
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let at = place(cx, target, Last::Follow, &creds)?;
     if !creds.capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
@@ -105,7 +105,7 @@ pub fn umount2(cx: &mut Context<'_>, target: UserStr, flags: u32) -> Result<usiz
     if flags & !(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     if !creds.capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
@@ -130,6 +130,6 @@ pub fn sync(_cx: &mut Context<'_>) -> Result<usize> {
 
 /// syncfs(2).
 pub fn syncfs(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.path.mount.sb.ops.sync().map(|()| 0)
 }

@@ -23,7 +23,7 @@ use crate::task::Creds;
 /// Where `path` starts: the root, the working directory, or the directory behind `dirfd`. The empty path is `ENOENT`
 /// before a bad descriptor is `EBADF`.
 pub(super) fn walk_context<'c>(cx: &Context<'_>, dirfd: i32, path: &[u8], creds: &'c Creds) -> Result<WalkContext<'c>> {
-    let fs = cx.task.fs();
+    let fs = cx.fs();
     let (root, base) = match path.first() {
         None => return Err(Errno::ENOENT),
         Some(b'/') => {
@@ -31,7 +31,7 @@ pub(super) fn walk_context<'c>(cx: &Context<'_>, dirfd: i32, path: &[u8], creds:
             (root.clone(), root)
         }
         Some(_) if dirfd == f::AT_FDCWD => fs.root_and_cwd(),
-        Some(_) => (fs.root(), cx.task.files().get_any(dirfd)?.path.clone()),
+        Some(_) => (fs.root(), cx.files().get_any(dirfd)?.path.clone()),
     };
     Ok(WalkContext { root, base, creds, resolve: 0 })
 }
@@ -49,9 +49,9 @@ fn find(cx: &Context<'_>, dirfd: i32, path: UserStr, flags: u32, last: Last, cre
 /// The place that a descriptor refers to, or the working directory.
 pub(super) fn place_of(cx: &Context<'_>, fd: i32) -> Result<Path> {
     if fd == f::AT_FDCWD {
-        return Ok(cx.task.fs().cwd());
+        return Ok(cx.fs().cwd());
     }
-    Ok(cx.task.files().get_any(fd)?.path.clone())
+    Ok(cx.files().get_any(fd)?.path.clone())
 }
 
 fn last_of(flags: u32) -> Last {
@@ -79,7 +79,7 @@ fn encode(inode: &Inode, a: &Attributes) -> Stat {
 
 /// fstat(2).
 pub fn fstat(cx: &mut Context<'_>, fd: i32, buffer: UserPtr<Stat>) -> Result<usize> {
-    let file = cx.task.files().get_any(fd)?;
+    let file = cx.files().get_any(fd)?;
     let inode = file.inode();
     buffer.write(&encode(inode, &inode.ops().getattr(inode)?)).map(|()| 0)
 }
@@ -90,7 +90,7 @@ pub fn newfstatat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, buffer: UserP
     if flags & !KNOWN != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, dirfd, path, flags, last_of(flags), &creds)?;
     let inode = place.dentry.inode();
     buffer.write(&encode(inode, &inode.ops().getattr(inode)?)).map(|()| 0)
@@ -113,7 +113,7 @@ pub fn statx(
     if mask & s::STATX__RESERVED != 0 || flags & f::AT_STATX_SYNC_TYPE == f::AT_STATX_SYNC_TYPE || flags & !KNOWN != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, dirfd, path, flags, last_of(flags), &creds)?;
     let inode = place.dentry.inode();
     let a = inode.ops().getattr(inode)?;
@@ -209,8 +209,8 @@ fn chmod(place: &Path, mode: u32, creds: &Creds) -> Result<usize> {
 
 /// fchmod(2).
 pub fn fchmod(cx: &mut Context<'_>, fd: i32, mode: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
-    chmod(&file.path, mode, &cx.task.creds())
+    let file = cx.files().get(fd)?;
+    chmod(&file.path, mode, &cx.creds())
 }
 
 /// fchmodat(2) of the kernel has no flags.
@@ -223,7 +223,7 @@ pub fn fchmodat2(cx: &mut Context<'_>, dirfd: i32, path: UserStr, mode: u32, fla
     if flags & !(f::AT_SYMLINK_NOFOLLOW | f::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, dirfd, path, flags, last_of(flags), &creds)?;
     chmod(&place, mode, &creds)
 }
@@ -254,8 +254,8 @@ fn chown(place: &Path, uid: u32, gid: u32, creds: &Creds) -> Result<usize> {
 
 /// fchown(2).
 pub fn fchown(cx: &mut Context<'_>, fd: i32, uid: u32, gid: u32) -> Result<usize> {
-    let file = cx.task.files().get(fd)?;
-    chown(&file.path, uid, gid, &cx.task.creds())
+    let file = cx.files().get(fd)?;
+    chown(&file.path, uid, gid, &cx.creds())
 }
 
 /// fchownat(2).
@@ -263,7 +263,7 @@ pub fn fchownat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, uid: u32, gid: 
     if flags & !(f::AT_SYMLINK_NOFOLLOW | f::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, dirfd, path, flags, last_of(flags), &creds)?;
     chown(&place, uid, gid, &creds)
 }
@@ -281,12 +281,12 @@ pub fn utimensat(
     if times.is_some_and(|times| times.iter().all(|time| time.tv_nsec == s::UTIME_OMIT)) {
         return Ok(0);
     }
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = if path.is_null() && dirfd != f::AT_FDCWD {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
-        cx.task.files().get(dirfd)?.path.clone()
+        cx.files().get(dirfd)?.path.clone()
     } else {
         if flags & !(f::AT_SYMLINK_NOFOLLOW | f::AT_EMPTY_PATH) != 0 {
             return Err(Errno::EINVAL);
@@ -330,7 +330,7 @@ fn set_times(place: &Path, times: Option<[Timespec; 2]>, creds: &Creds) -> Resul
 /// truncate(2).
 pub fn truncate(cx: &mut Context<'_>, path: UserStr, length: i64) -> Result<usize> {
     let size = u64::try_from(length).map_err(|_| Errno::EINVAL)?;
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, f::AT_FDCWD, path, 0, Last::Follow, &creds)?;
     let inode = place.dentry.inode();
     if inode.is_dir() {
@@ -351,7 +351,7 @@ pub fn truncate(cx: &mut Context<'_>, path: UserStr, length: i64) -> Result<usiz
 /// ftruncate(2).
 pub fn ftruncate(cx: &mut Context<'_>, fd: i32, length: i64) -> Result<usize> {
     let size = u64::try_from(length).map_err(|_| Errno::EINVAL)?;
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     if !file.inode().is_regular() || !file.mode().contains(FileMode::WRITE) {
         return Err(Errno::EINVAL);
     }
@@ -380,19 +380,19 @@ fn write_statfs(place: &Path, buffer: UserPtr<Statfs>) -> Result<usize> {
 
 /// statfs(2).
 pub fn statfs(cx: &mut Context<'_>, path: UserStr, buffer: UserPtr<Statfs>) -> Result<usize> {
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     write_statfs(&find(cx, f::AT_FDCWD, path, 0, Last::Follow, &creds)?, buffer)
 }
 
 /// fstatfs(2).
 pub fn fstatfs(cx: &mut Context<'_>, fd: i32, buffer: UserPtr<Statfs>) -> Result<usize> {
-    write_statfs(&cx.task.files().get_any(fd)?.path, buffer)
+    write_statfs(&cx.files().get_any(fd)?.path, buffer)
 }
 
 /// readlinkat(2). The empty path is `dirfd` itself, if that is a link.
 pub fn readlinkat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, buffer: u64, size: i32) -> Result<usize> {
     let size = usize::try_from(size).ok().filter(|size| *size > 0).ok_or(Errno::EINVAL)?;
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let mut is_empty = false;
     let place = path.with_path(|path| {
         is_empty = path.is_empty();
@@ -412,20 +412,20 @@ pub fn readlinkat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, buffer: u64, 
 
 /// chdir(2).
 pub fn chdir(cx: &mut Context<'_>, path: UserStr) -> Result<usize> {
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, f::AT_FDCWD, path, 0, Last::Follow, &creds)?;
     enter(cx, place, &creds)
 }
 
 /// fchdir(2).
 pub fn fchdir(cx: &mut Context<'_>, fd: i32) -> Result<usize> {
-    let place = cx.task.files().get_any(fd)?.path.clone();
-    enter(cx, place, &cx.task.creds())
+    let place = cx.files().get_any(fd)?.path.clone();
+    enter(cx, place, &cx.creds())
 }
 
 fn enter(cx: &Context<'_>, place: Path, creds: &Creds) -> Result<usize> {
     check_directory(&place, creds)?;
-    cx.task.fs().set_cwd(place);
+    cx.fs().set_cwd(place);
     Ok(0)
 }
 
@@ -438,19 +438,19 @@ fn check_directory(place: &Path, creds: &Creds) -> Result<()> {
 
 /// chroot(2).
 pub fn chroot(cx: &mut Context<'_>, path: UserStr) -> Result<usize> {
-    let creds = cx.task.creds();
+    let creds = cx.creds();
     let place = find(cx, f::AT_FDCWD, path, 0, Last::Follow, &creds)?;
     check_directory(&place, &creds)?;
     if !creds.capable(CAP_SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
-    cx.task.fs().set_root(place);
+    cx.fs().set_root(place);
     Ok(0)
 }
 
 /// getcwd(2): returns the length with the NUL.
 pub fn getcwd(cx: &mut Context<'_>, buffer: UserPtr<u8>, size: usize) -> Result<usize> {
-    let (root, cwd) = cx.task.fs().root_and_cwd();
+    let (root, cwd) = cx.fs().root_and_cwd();
     if cwd.dentry.is_unlinked() {
         return Err(Errno::ENOENT);
     }
@@ -473,7 +473,7 @@ pub fn getcwd(cx: &mut Context<'_>, buffer: UserPtr<u8>, size: usize) -> Result<
 
 /// umask(2).
 pub fn umask(cx: &mut Context<'_>, mask: u32) -> Result<usize> {
-    Ok(cx.task.fs().set_umask(mask) as usize)
+    Ok(cx.fs().set_umask(mask) as usize)
 }
 
 /// What xattr(7) says of a name where no attribute is stored: namespaces that the file systems here have in principle
@@ -489,19 +489,19 @@ fn absent_attribute(name: UserStr) -> Result<usize> {
 
 /// getxattr(2).
 pub fn getxattr(cx: &mut Context<'_>, path: UserStr, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.task.creds())?;
+    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds())?;
     absent_attribute(name)
 }
 
 /// lgetxattr(2).
 pub fn lgetxattr(cx: &mut Context<'_>, path: UserStr, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.task.creds())?;
+    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds())?;
     absent_attribute(name)
 }
 
 /// fgetxattr(2).
 pub fn fgetxattr(cx: &mut Context<'_>, fd: i32, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    cx.task.files().get(fd)?;
+    cx.files().get(fd)?;
     absent_attribute(name)
 }
 
@@ -514,7 +514,7 @@ pub fn setxattr(
     _size: usize,
     _flags: u32,
 ) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.task.creds())?;
+    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds())?;
     Err(Errno::EOPNOTSUPP)
 }
 
@@ -527,7 +527,7 @@ pub fn lsetxattr(
     _size: usize,
     _flags: u32,
 ) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.task.creds())?;
+    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds())?;
     Err(Errno::EOPNOTSUPP)
 }
 
@@ -540,23 +540,23 @@ pub fn fsetxattr(
     _size: usize,
     _flags: u32,
 ) -> Result<usize> {
-    cx.task.files().get(fd)?;
+    cx.files().get(fd)?;
     Err(Errno::EOPNOTSUPP)
 }
 
 /// listxattr(2): the empty list.
 pub fn listxattr(cx: &mut Context<'_>, path: UserStr, _list: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.task.creds()).map(|_| 0)
+    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds()).map(|_| 0)
 }
 
 /// llistxattr(2).
 pub fn llistxattr(cx: &mut Context<'_>, path: UserStr, _list: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.task.creds()).map(|_| 0)
+    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds()).map(|_| 0)
 }
 
 /// flistxattr(2).
 pub fn flistxattr(cx: &mut Context<'_>, fd: i32, _list: u64, _size: usize) -> Result<usize> {
-    cx.task.files().get(fd).map(|_: Arc<File>| 0)
+    cx.files().get(fd).map(|_: Arc<File>| 0)
 }
 
 /// removexattr(2).
@@ -587,6 +587,6 @@ pub fn name_to_handle_at(
         return Err(Errno::EINVAL);
     }
     let last = if flags & f::AT_SYMLINK_FOLLOW != 0 { Last::Follow } else { Last::NoFollow };
-    find(cx, dirfd, path, flags, last, &cx.task.creds())?;
+    find(cx, dirfd, path, flags, last, &cx.creds())?;
     Err(Errno::EOPNOTSUPP)
 }

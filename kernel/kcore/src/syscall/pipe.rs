@@ -14,10 +14,10 @@ pub fn pipe2(cx: &mut Context<'_>, fds: UserPtr<[i32; 2]>, flags: u32) -> Result
     if flags & !(f::O_CLOEXEC | f::O_NONBLOCK | f::O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (reader, writer) = pipe::new_files(&cx.task.creds(), flags & !f::O_CLOEXEC);
+    let (reader, writer) = pipe::new_files(&cx.creds(), flags & !f::O_CLOEXEC);
     let on_exec = OnExec::from_flags(flags);
     let limit = cx.task.rlimit(RLIMIT_NOFILE);
-    let files = cx.task.files();
+    let files = cx.files();
     // Prepare: numbers that no other thread can see yet, stored where the caller wants them.
     let read_fd = files.reserve(0, limit, on_exec)?;
     let pair = files.reserve(0, limit, on_exec).and_then(|write_fd| match fds.write(&[read_fd, write_fd]) {

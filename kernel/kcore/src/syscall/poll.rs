@@ -143,7 +143,7 @@ fn poll(cx: &Context<'_>, fds: UserPtr<Pollfd>, count: u32, deadline: Deadline) 
         return Err(Errno::EINVAL);
     }
     let mut entries = fds.read_many(count as usize)?;
-    let files = cx.task.files();
+    let files = cx.files();
     let mut watched: Vec<Watched> = entries
         .iter()
         .filter(|entry| entry.fd >= 0)
@@ -225,7 +225,7 @@ fn select(cx: &Context<'_>, count: i32, sets: [UserPtr<u64>; 3], deadline: Deadl
         (FdSet::read(write, count)?, WRITE_SET),
         (FdSet::read(except, count)?, EXCEPT_SET),
     ];
-    let files = cx.task.files();
+    let files = cx.files();
     let mut fds = Vec::new();
     let mut watched = Vec::new();
     for fd in 0..count {
@@ -251,7 +251,7 @@ fn select(cx: &Context<'_>, count: i32, sets: [UserPtr<u64>; 3], deadline: Deadl
 
 /// Gives an open file the lowest free descriptor.
 fn add_file(cx: &Context<'_>, file: Arc<File>, on_exec: OnExec) -> Result<usize> {
-    let fd = cx.task.files().add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), on_exec)?;
+    let fd = cx.files().add(file, 0, cx.task.rlimit(RLIMIT_NOFILE), on_exec)?;
     usize::try_from(fd).map_err(|_| Errno::EMFILE)
 }
 
@@ -272,7 +272,7 @@ pub fn epoll_ctl(
     event: UserPtr<EpollEvent>,
 ) -> Result<usize> {
     let event = if operation == abi::poll::EPOLL_CTL_DEL { EpollEvent::default() } else { event.read()? };
-    let files = cx.task.files();
+    let files = cx.files();
     let epoll_file = files.get(epfd)?;
     let target = files.get(fd)?;
     if target.inode().is_regular() || target.inode().is_dir() {
@@ -324,7 +324,7 @@ fn epoll_wait(
     deadline: Deadline,
 ) -> Result<usize> {
     let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).ok_or(Errno::EINVAL)?;
-    let file = cx.task.files().get(epfd)?;
+    let file = cx.files().get(epfd)?;
     let epoll = file.ops_as::<EventPoll>().ok_or(Errno::EINVAL)?;
     let deadline_ns = match deadline {
         Deadline::Never => u64::MAX,
@@ -353,7 +353,7 @@ pub fn signalfd4(cx: &mut Context<'_>, fd: i32, set: UserPtr<u64>, size: usize, 
     if fd == -1 {
         return add_file(cx, signalfd::new_file(set, flags & SFD_NONBLOCK), OnExec::from_flags(flags));
     }
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     file.ops_as::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(set);
     usize::try_from(fd).map_err(|_| Errno::EBADF)
 }

@@ -32,7 +32,7 @@ fn target(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
 
 /// The caller owns the target, or has CAP_SYS_NICE (sched_setaffinity(2)).
 fn may_change(cx: &Context<'_>, target: &Task) -> bool {
-    let (mine, theirs) = (cx.task.creds(), target.creds());
+    let (mine, theirs) = (cx.creds(), target.creds());
     mine.euid == theirs.euid || mine.euid == theirs.uid || mine.capable(CAP_SYS_NICE)
 }
 
@@ -169,14 +169,14 @@ fn priority_targets(cx: &Context<'_>, which: i32, who: i32) -> Result<Vec<Arc<Ta
         PRIO_PGRP => {
             let pgrp = match who {
                 0 => Some(group::pgrp_of(&cx.task)),
-                who => cx.task.namespaces().pid().find(who),
+                who => cx.namespaces().pid().find(who),
             };
             let tree = tree::lock();
             let ids = pgrp.map_or_else(Vec::new, |pgrp| tree.group_members(pgrp.global()).collect());
             all_threads(&tree, ids)
         }
         PRIO_USER => {
-            let uid = if who == 0 { cx.task.creds().uid } else { who.cast_unsigned() };
+            let uid = if who == 0 { cx.creds().uid } else { who.cast_unsigned() };
             let tree = tree::lock();
             let ids = tree.processes().collect();
             let threads = all_threads(&tree, ids);

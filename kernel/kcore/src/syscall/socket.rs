@@ -45,9 +45,9 @@ pub fn socketpair(
     let pair = Kind::from_type(kind & s::SOCK_TYPE_MASK)?;
     let status = if kind & s::SOCK_NONBLOCK != 0 { f::O_NONBLOCK } else { 0 };
     let on_exec = OnExec::from_flags(if kind & s::SOCK_CLOEXEC != 0 { f::O_CLOEXEC } else { 0 });
-    let (first, second) = unix::new_pair(pair, &cx.task.creds(), status);
+    let (first, second) = unix::new_pair(pair, &cx.creds(), status);
     let limit = cx.task.rlimit(RLIMIT_NOFILE);
-    let files = cx.task.files();
+    let files = cx.files();
     // Prepare: numbers that no other thread can see yet, stored where the caller wants them.
     let first_fd = files.reserve(0, limit, on_exec)?;
     let stored = files.reserve(0, limit, on_exec).and_then(|second_fd| match fds.write(&[first_fd, second_fd]) {
@@ -73,7 +73,7 @@ fn check_type_flags(kind: u32) -> Result<()> {
 
 /// Runs `action` on the socket that `fd` is; `ENOTSOCK` for another file.
 fn with_socket<R>(cx: &Context<'_>, fd: i32, action: impl FnOnce(&Arc<File>, &Socket) -> Result<R>) -> Result<R> {
-    let file = cx.task.files().get(fd)?;
+    let file = cx.files().get(fd)?;
     let socket = file.ops_as::<Socket>().ok_or(Errno::ENOTSOCK)?;
     action(&file, socket)
 }

@@ -13,6 +13,7 @@ pub mod group;
 pub mod helper;
 pub mod kthread;
 pub mod limits;
+pub mod own;
 pub mod pid;
 pub mod state;
 pub mod tree;
@@ -25,6 +26,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::resource::Rlimit;
+use hal::owner::OwnerCell;
 use hal::sync::{IrqLock, SpinLock};
 use hal::thread::{Current, Thread, work};
 
@@ -38,6 +40,7 @@ use crate::sync::{Completion, WaitQueue, order};
 use crate::tty::Tty;
 
 pub use creds::Creds;
+pub use own::OwnFields;
 pub use pid::{Pid, PidNamespace};
 pub use state::TaskState;
 pub use usage::{ChildUsage, CpuTimes};
@@ -95,10 +98,11 @@ pub struct Task {
 
     // The switch reads it under the run-queue lock, which interrupts take: no interrupt may come while it is held.
     mm: IrqLock<Option<Arc<Mm>>>,
-    files: SpinLock<Option<Arc<Files>>>,
-    fs: SpinLock<Option<Arc<FsContext>>>,
-    creds: SpinLock<Arc<Creds>>,
-    namespaces: SpinLock<Arc<NsSet>>,
+    // Replaced by the task itself alone, which reads them without the lock ([`OwnFields`]).
+    files: OwnerCell<Option<Arc<Files>>>,
+    fs: OwnerCell<Option<Arc<FsContext>>>,
+    creds: OwnerCell<Arc<Creds>>,
+    namespaces: OwnerCell<Arc<NsSet>>,
     comm: SpinLock<[u8; 16]>,
 
     /// Where to write 0 and wake a futex when the thread ends (set_tid_address, CLONE_CHILD_CLEARTID).
@@ -205,10 +209,10 @@ impl Task {
             handlers: SpinLock::new(order::TASK_FIELDS, parts.handlers),
             restart: SpinLock::new(order::TASK_FIELDS, RestartBlock::None),
             mm: IrqLock::new(order::TASK_MM, parts.mm),
-            files: SpinLock::new(order::TASK_FIELDS, parts.files),
-            fs: SpinLock::new(order::TASK_FIELDS, parts.fs),
-            creds: SpinLock::new(order::TASK_FIELDS, parts.creds),
-            namespaces: SpinLock::new(order::TASK_FIELDS, parts.namespaces),
+            files: OwnerCell::new(order::TASK_FIELDS, parts.files),
+            fs: OwnerCell::new(order::TASK_FIELDS, parts.fs),
+            creds: OwnerCell::new(order::TASK_FIELDS, parts.creds),
+            namespaces: OwnerCell::new(order::TASK_FIELDS, parts.namespaces),
             comm: SpinLock::new(order::TASK_FIELDS, parts.comm),
             clear_child_tid: AtomicU64::new(0),
             set_child_tid: AtomicU64::new(0),
@@ -320,11 +324,6 @@ impl Task {
         self.files.lock().clone()
     }
 
-    /// Swaps the descriptor table.
-    pub(crate) fn replace_files(&self, files: Option<Arc<Files>>) -> Option<Arc<Files>> {
-        core::mem::replace(&mut *self.files.lock(), files)
-    }
-
     /// Root, working directory, umask. A task past exit_fs gets the initial ones.
     #[inline]
     pub fn fs(&self) -> Arc<FsContext> {
@@ -339,22 +338,10 @@ impl Task {
         self.fs.lock().clone()
     }
 
-    /// Swaps it.
-    pub(crate) fn replace_fs(&self, fs: Option<Arc<FsContext>>) -> Option<Arc<FsContext>> {
-        core::mem::replace(&mut *self.fs.lock(), fs)
-    }
-
     /// The credentials as they are now.
     #[inline]
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.lock().clone()
-    }
-
-    /// Puts new credentials in force (Linux `commit_creds`).
-    pub(crate) fn commit_creds(&self, creds: Creds) {
-        let new = Arc::new(creds);
-        let old = core::mem::replace(&mut *self.creds.lock(), new);
-        drop(old);
     }
 
     /// Whether the task has `capability` (CAP_*) effective.

@@ -13,6 +13,7 @@ use crate::arch;
 use crate::mem::OutOfMemory;
 use crate::sync::IrqGuard;
 use crate::trap::UserFrame;
+use crate::uaccess::BadAddress;
 
 /// Bits of [`Thread::work`]: reasons to call `return_to_user` (any bit) or `preempt` (RESCHED) on the way out.
 pub mod work {
@@ -132,6 +133,17 @@ impl Thread {
     /// Replaces the FP/SIMD registers.
     pub fn set_fp_state(&self, state: &FpState) {
         self.arch.set_fp_state(state);
+    }
+
+    /// Copies v0 to v31 of the current thread, which this is, to user address `to` (512 bytes). Returns FPSR and FPCR.
+    pub fn fp_to_user(&self, to: u64) -> Result<(u32, u32), BadAddress> {
+        self.arch.fp_to_user(to)
+    }
+
+    /// Takes v0 to v31 of the current thread, which this is, from user address `from` (512 bytes). After an error they are
+    /// undefined.
+    pub fn fp_from_user(&self, from: u64, fpsr: u32, fpcr: u32) -> Result<(), BadAddress> {
+        self.arch.fp_from_user(from, fpsr, fpcr)
     }
 
     /// Makes this (new, never run) thread inherit the FP/SIMD registers of the current one, as fork does; free if the

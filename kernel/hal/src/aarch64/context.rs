@@ -11,10 +11,11 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use aarch64_cpu::registers::{CPACR_EL1, MDSCR_EL1, ReadWriteable, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 
 use super::kernel_map::KernelStack;
-use super::trap;
+use super::{trap, uaccess};
 use crate::mem::OutOfMemory;
 use crate::thread::{FpState, Start, Thread};
 use crate::trap::UserFrame;
+use crate::uaccess::BadAddress;
 
 /// The machine's part of a thread. The first fields are known to assembly by offset.
 #[repr(C)]
@@ -45,6 +46,9 @@ mod fp {
     /// In the registers of the CPU that runs the thread, which EL0 may use.
     pub const LIVE: u8 = 2;
 }
+
+/// Bytes of the vector registers, with which an [`FpState`] begins.
+const VECTOR_BYTES: usize = 32 * 16;
 
 /// Callee-saved registers that a switch leaves on the stack: x19 to x30.
 const SWITCH_FRAME: u64 = 12 * 8;
@@ -156,6 +160,48 @@ impl ThreadContext {
         unsafe { self.fp_pointer().write_volatile(*state) };
         self.fp.store(fp::SAVED, Ordering::Relaxed);
         super::irq_restore(irq);
+    }
+
+    /// The control and status registers go through the hands of the caller, the vectors straight to user memory.
+    pub fn fp_to_user(&self, to: u64) -> Result<(u32, u32), BadAddress> {
+        let irq = super::irq_save();
+        let state = self.fp.load(Ordering::Relaxed);
+        if state == fp::LIVE {
+            // SAFETY: the thread is current (door contract) with interrupts masked; the place is part of its stack.
+            unsafe { __fp_save(self.fp_pointer()) };
+        }
+        super::irq_restore(irq);
+        if state == fp::UNUSED {
+            uaccess::clear_user(to, VECTOR_BYTES)?;
+            return Ok((0, 0));
+        }
+        let at = self.fp_pointer();
+        // SAFETY: the vectors begin the place, which is this thread's; a switch meanwhile saves the same values again.
+        unsafe {
+            uaccess::copy_raw_to_user(to, at.cast(), VECTOR_BYTES)?;
+            Ok(((&raw const (*at).fpsr).read_volatile(), (&raw const (*at).fpcr).read_volatile()))
+        }
+    }
+
+    /// The reverse. After an error the registers are undefined.
+    pub fn fp_from_user(&self, from: u64, fpsr: u32, fpcr: u32) -> Result<(), BadAddress> {
+        let irq = super::irq_save();
+        let was_live = self.fp.load(Ordering::Relaxed) == fp::LIVE;
+        self.forget_live_fp();
+        self.fp.store(fp::SAVED, Ordering::Relaxed);
+        super::irq_restore(irq);
+        let at = self.fp_pointer();
+        // SAFETY: the place is this thread's, which is current (door contract), and no switch writes it in this state.
+        unsafe {
+            uaccess::copy_raw_from_user(at.cast(), from, VECTOR_BYTES)?;
+            (&raw mut (*at).fpsr).write_volatile(fpsr);
+            (&raw mut (*at).fpcr).write_volatile(fpcr);
+        }
+        if was_live {
+            // It used them a moment ago: no trap for the next use.
+            self.first_use();
+        }
+        Ok(())
     }
 
     pub fn inherit_fp_state(&self) {

@@ -46,6 +46,24 @@ pub fn copy_to_user(to: u64, from: &[u8]) -> Result<(), BadAddress> {
     result(from.len(), unsafe { __copy_to_user(to, from.as_ptr(), from.len()) })
 }
 
+/// As [`copy_from_user`] for memory that cannot be borrowed.
+///
+/// # Safety
+/// `to` is `length` bytes that may be written.
+pub(super) unsafe fn copy_raw_from_user(to: *mut u8, from: u64, length: usize) -> Result<(), BadAddress> {
+    // SAFETY: the caller's promise; user loads are checked by the MMU.
+    result(length, unsafe { __copy_from_user(to, from, length) })
+}
+
+/// As [`copy_to_user`] for memory that cannot be borrowed.
+///
+/// # Safety
+/// `from` is `length` bytes that may be read.
+pub(super) unsafe fn copy_raw_to_user(to: u64, from: *const u8, length: usize) -> Result<(), BadAddress> {
+    // SAFETY: the caller's promise; user stores are checked by the MMU.
+    result(length, unsafe { __copy_to_user(to, from, length) })
+}
+
 pub fn clear_user(to: u64, length: usize) -> Result<(), BadAddress> {
     // SAFETY: user stores are checked by the MMU.
     result(length, unsafe { __clear_user(to, length) })

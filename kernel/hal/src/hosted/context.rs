@@ -14,6 +14,7 @@ use crate::MAX_CPUS;
 use crate::mem::{OutOfMemory, Pfn};
 use crate::thread::{FpState, Start, Thread};
 use crate::trap::UserFrame;
+use crate::uaccess::BadAddress;
 
 /// Why a coroutine gave the host CPU back to the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,6 +222,27 @@ impl ThreadContext {
         self.check_home();
         // SAFETY: as above.
         unsafe { *self.fp.get() = *fp };
+    }
+
+    pub fn fp_to_user(&self, to: u64) -> Result<(u32, u32), BadAddress> {
+        let fp = self.fp_state();
+        let mut bytes = [0; 512];
+        for (chunk, v) in bytes.chunks_exact_mut(16).zip(fp.v) {
+            chunk.copy_from_slice(&v.to_le_bytes());
+        }
+        super::copy_to_user(to, &bytes)?;
+        Ok((fp.fpsr, fp.fpcr))
+    }
+
+    pub fn fp_from_user(&self, from: u64, fpsr: u32, fpcr: u32) -> Result<(), BadAddress> {
+        let mut bytes = [0; 512];
+        super::copy_from_user(&mut bytes, from)?;
+        let mut fp = FpState { fpsr, fpcr, ..FpState::default() };
+        for (v, chunk) in fp.v.iter_mut().zip(bytes.chunks_exact(16)) {
+            *v = u128::from_le_bytes(chunk.try_into().expect("sixteen bytes"));
+        }
+        self.set_fp_state(&fp);
+        Ok(())
     }
 
     pub fn inherit_fp_state(&self) {

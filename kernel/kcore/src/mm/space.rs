@@ -673,10 +673,11 @@ impl Mm {
     /// For a futex: the frame and offset behind an address in shared memory, `None` for private memory.
     pub fn shared_key(&self, address: u64) -> Result<Option<(Pfn, u64)>> {
         let space = self.lock();
-        let vma = space.find(address).cloned().ok_or(Errno::EFAULT)?;
+        let vma = space.find(address).ok_or(Errno::EFAULT)?;
         if !vma.shared {
             return Ok(None);
         }
+        let vma = vma.clone();
         let page = address & !(PAGE - 1);
         if !space.table.lookup(page).is_valid() {
             self.resolve(&space, &vma, page, vma.protection.write).map_err(|_| Errno::EFAULT)?;

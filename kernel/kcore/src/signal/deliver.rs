@@ -18,7 +18,8 @@ pub fn deliver(registers: &mut UserFrame) {
     task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
     // The system call that this entry was is settled once: restarted, or ended with EINTR.
     let mut call = PendingCall::of(registers);
-    while let Some((info, action)) = next_to_handle(&task) {
+    let mut info = SigInfo::default();
+    while let Some(action) = next_to_handle(&task, &mut info) {
         call.settle_for_handler(registers, &action);
         if handle(&task, registers, &info, &action) {
             super::recalculate(&task);
@@ -30,32 +31,35 @@ pub fn deliver(registers: &mut UserFrame) {
     super::recalculate(&task);
 }
 
-/// The next signal with a handler. Acts on the others: ignores, stops, ends the process (then never returns).
-fn next_to_handle(task: &Task) -> Option<(SigInfo, Sigaction)> {
+/// The next signal with a handler, in `info`, and the handler. Acts on the others: ignores, stops, ends the process (then never returns).
+fn next_to_handle(task: &Task, info: &mut SigInfo) -> Option<Sigaction> {
     loop {
-        if let Some(status) = task.group.signals.exiting() {
+        let (exiting, stopping) = task.group.signals.ending_or_stopping();
+        if let Some(status) = exiting {
             exit::exit_current(status);
         }
         if task.fatal_signal_pending() {
             // Exec in another thread wants this one gone.
             exit::exit_current(s::SIGKILL.cast_signed());
         }
-        if stop::take_part() {
+        if stopping && stop::take_part() {
             continue;
         }
-        let info = super::dequeue(task, task.signals.blocked())?;
+        if !super::dequeue(task, task.signals.blocked(), info) {
+            return None;
+        }
         let signal = info.signal();
-        let handlers = task.handlers();
-        let action = handlers.get(signal);
+        let action = task.with_handlers(|handlers| handlers.get(signal));
         match action.handler {
             s::SIG_IGN => continue,
-            s::SIG_DFL => act_by_default(task, &info),
+            s::SIG_DFL => act_by_default(task, info),
             _ => {
                 if action.flags & u64::from(s::SA_RESETHAND) != 0 {
                     // Flags and mask stay to be asked for.
-                    handlers.set(signal, Sigaction { handler: s::SIG_DFL, ..action });
+                    let reset = Sigaction { handler: s::SIG_DFL, ..action };
+                    task.with_handlers(|handlers| handlers.set(signal, reset));
                 }
-                return Some((info, action));
+                return Some(action);
             }
         }
     }

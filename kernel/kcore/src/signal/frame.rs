@@ -6,10 +6,9 @@
 use abi::Errno;
 use abi::signal as s;
 use abi::signal::{SigInfo, Sigaction, StackT};
-use hal::thread::FpState;
 use hal::trap::UserFrame;
 use hal::uaccess;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::Result;
 use crate::task::{Task, current};
@@ -18,17 +17,12 @@ use crate::task::{Task, current};
 mod offset {
     pub const INFO: usize = 0;
     pub const UCONTEXT: usize = 128;
-    pub const UC_STACK: usize = UCONTEXT + 16;
-    pub const UC_SIGMASK: usize = UCONTEXT + 40;
-    /// `uc_mcontext` is 16-byte aligned behind the 128-byte mask.
-    pub const MCONTEXT: usize = UCONTEXT + 176;
-    pub const FAULT_ADDRESS: usize = MCONTEXT;
-    pub const REGISTERS: usize = MCONTEXT + 8;
-    pub const SP: usize = REGISTERS + 31 * 8;
-    pub const PC: usize = SP + 8;
-    pub const PSTATE: usize = PC + 8;
     /// `__reserved`, 16-byte aligned.
-    pub const RECORDS: usize = MCONTEXT + 288;
+    pub const RECORDS: usize = 592;
+    /// The vectors in the first record, FPSIMD.
+    pub const VECTORS: usize = RECORDS + 16;
+    /// What follows that record.
+    pub const NEXT_RECORD: usize = VECTORS + 512;
     pub const END: usize = RECORDS + 4096;
 }
 
@@ -38,48 +32,61 @@ const FPSIMD_SIZE: u32 = 528;
 /// ESR_MAGIC, and the size of its record.
 const ESR_MAGIC: u32 = 0x4553_5201;
 const ESR_SIZE: u32 = 16;
-/// What is written of the frame: everything up to the records that are used.
-const WRITTEN: usize = offset::RECORDS + FPSIMD_SIZE as usize + ESR_SIZE as usize + 8;
+
+/// Signals of faulting instructions, whose frame tells where.
+const FAULTS: u64 = super::bit(s::SIGSEGV)
+    | super::bit(s::SIGBUS)
+    | super::bit(s::SIGILL)
+    | super::bit(s::SIGTRAP)
+    | super::bit(s::SIGFPE);
 
 /// AT_MINSIGSTKSZ: the frame and its record.
 pub const FRAME_SIZE: u64 = (offset::END + 16) as u64;
 
-struct Image([u8; WRITTEN]);
-
-impl Image {
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn put_u64(&mut self, at: usize, value: u64) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    fn put_u32(&mut self, at: usize, value: u32) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
-    }
+/// The frame up to the vectors.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Head {
+    info: SigInfo,
+    flags: u64,
+    link: u64,
+    saved: Saved,
 }
+
+/// What `rt_sigreturn` takes back: the end of the head.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Saved {
+    stack: StackT,
+    mask: u64,
+    /// The mask is padded to 128 bytes, `uc_mcontext` aligned to 16.
+    _padding: [u64; 16],
+    fault_address: u64,
+    x: [u64; 31],
+    sp: u64,
+    pc: u64,
+    pstate: u64,
+    _alignment: u64,
+    magic: u32,
+    size: u32,
+    fpsr: u32,
+    fpcr: u32,
+}
+
+const _: () = assert!(size_of::<Head>() == offset::VECTORS);
+const _: () = assert!(core::mem::offset_of!(Head, saved.magic) == offset::RECORDS);
 
 /// Where the frame goes: the alternate stack if the handler asks for it and it is not in use, else the stack in use
 /// (sigaltstack(2)). An alternate stack that is too small is an error.
-fn frame_address(task: &Task, registers: &UserFrame, action: &Sigaction) -> Result<u64> {
-    let stack = task.signals.alternate_stack();
+fn frame_address(stack: &StackT, registers: &UserFrame, action: &Sigaction) -> Result<u64> {
     let usable = stack.ss_flags.cast_unsigned() & s::SS_DISABLE == 0;
-    let on_it = on_stack(&stack, registers.sp);
+    let on_it = on_stack(stack, registers.sp);
     let mut sp = registers.sp;
     if action.flags & u64::from(s::SA_ONSTACK) != 0 && usable && !on_it {
         sp = stack.ss_sp.wrapping_add(stack.ss_size);
     }
     let frame = (sp & !15).wrapping_sub(FRAME_SIZE);
-    if usable && (on_it || sp != registers.sp) && !on_stack(&stack, frame) {
+    if usable && (on_it || sp != registers.sp) && !on_stack(stack, frame) {
         return Err(Errno::EFAULT);
     }
     Ok(frame)
@@ -99,31 +106,43 @@ pub(super) fn push(
     action: &Sigaction,
     mask: u64,
 ) -> Result<()> {
-    let base = frame_address(task, registers, action)?;
     let mut stack = task.signals.alternate_stack();
-    let mut image = Image([0; WRITTEN]);
-    image.put(offset::INFO, info.as_bytes());
+    let base = frame_address(&stack, registers, action)?;
     if stack.ss_flags.cast_unsigned() & s::SS_DISABLE == 0 && on_stack(&stack, registers.sp) {
         stack.ss_flags |= s::SS_ONSTACK.cast_signed();
     }
-    image.put(offset::UC_STACK, stack.as_bytes());
-    image.put_u64(offset::UC_SIGMASK, mask);
-    for (n, value) in registers.x.iter().enumerate() {
-        image.put_u64(offset::REGISTERS + 8 * n, *value);
-    }
-    image.put_u64(offset::SP, registers.sp);
-    image.put_u64(offset::PC, registers.pc);
-    image.put_u64(offset::PSTATE, registers.pstate());
-    let records = put_fp_record(&mut image, &task.thread.fp_state());
-    if info.code() > 0 && matches!(info.signal(), s::SIGSEGV | s::SIGBUS | s::SIGILL | s::SIGTRAP | s::SIGFPE) {
-        image.put_u64(offset::FAULT_ADDRESS, info.address());
-        image.put_u32(records, ESR_MAGIC);
-        image.put_u32(records + 4, ESR_SIZE);
-        image.put_u64(records + 8, task.signals.last_syndrome());
-    }
+    let at = |offset: usize| base.wrapping_add(offset as u64);
     // A stack pointer near zero wrapped around: the stores below fault then.
-    let record = base.wrapping_add(offset::END as u64);
-    uaccess::copy_to_user(base, &image.0).map_err(|_| Errno::EFAULT)?;
+    let (fpsr, fpcr) = task.thread.fp_to_user(at(offset::VECTORS)).map_err(|_| Errno::EFAULT)?;
+    let fault = (info.code() > 0 && FAULTS & super::bit(info.signal()) != 0).then(|| info.address());
+    let head = Head {
+        info: *info,
+        flags: 0,
+        link: 0,
+        saved: Saved {
+            stack,
+            mask,
+            _padding: [0; 16],
+            fault_address: fault.unwrap_or(0),
+            x: registers.x,
+            sp: registers.sp,
+            pc: registers.pc,
+            pstate: registers.pstate(),
+            _alignment: 0,
+            magic: FPSIMD_MAGIC,
+            size: FPSIMD_SIZE,
+            fpsr,
+            fpcr,
+        },
+    };
+    uaccess::copy_to_user(base, head.as_bytes()).map_err(|_| Errno::EFAULT)?;
+    if fault.is_some() {
+        let esr = [u64::from(ESR_SIZE) << 32 | u64::from(ESR_MAGIC), task.signals.last_syndrome(), 0];
+        uaccess::copy_to_user(at(offset::NEXT_RECORD), esr.as_bytes()).map_err(|_| Errno::EFAULT)?;
+    } else {
+        uaccess::store_u64(at(offset::NEXT_RECORD), 0).map_err(|_| Errno::EFAULT)?;
+    }
+    let record = at(offset::END);
     uaccess::store_u64(record, registers.x[29]).map_err(|_| Errno::EFAULT)?;
     uaccess::store_u64(record.wrapping_add(8), registers.x[30]).map_err(|_| Errno::EFAULT)?;
     // Whatever stack this handler runs on (Linux signal_delivered).
@@ -132,18 +151,6 @@ pub(super) fn push(
     }
     enter_handler(registers, info, action, base, record);
     Ok(())
-}
-
-fn put_fp_record(image: &mut Image, state: &FpState) -> usize {
-    let at = offset::RECORDS;
-    image.put_u32(at, FPSIMD_MAGIC);
-    image.put_u32(at + 4, FPSIMD_SIZE);
-    image.put_u32(at + 8, state.fpsr);
-    image.put_u32(at + 12, state.fpcr);
-    for (n, v) in state.v.iter().enumerate() {
-        image.put(at + 16 + 16 * n, &v.to_le_bytes());
-    }
-    at + FPSIMD_SIZE as usize
 }
 
 fn enter_handler(registers: &mut UserFrame, info: &SigInfo, action: &Sigaction, base: u64, record: u64) {
@@ -169,37 +176,26 @@ pub fn pop(task: &Task, registers: &mut UserFrame) -> Result<()> {
     if base & 15 != 0 {
         return Err(Errno::EFAULT);
     }
-    let mut image = Image([0; WRITTEN]);
-    uaccess::copy_from_user(&mut image.0, base).map_err(|_| Errno::EFAULT)?;
-    let state = fp_record(&image)?;
-    super::set_blocked(image.u64(offset::UC_SIGMASK));
-    for n in 0..31 {
-        registers.x[n] = image.u64(offset::REGISTERS + 8 * n);
-    }
-    registers.sp = image.u64(offset::SP);
-    registers.pc = image.u64(offset::PC);
-    registers.set_pstate(image.u64(offset::PSTATE));
-    registers.syscall = hal::trap::NO_SYSCALL;
-    task.thread.set_fp_state(&state);
-    let stack = StackT::read_from_bytes(&image.0[offset::UC_STACK..offset::UC_STACK + size_of::<StackT>()])
-        .map_err(|_| Errno::EFAULT)?;
-    // As Linux: a bad stack in the frame is not an error.
-    let _ = set_stack(task, &stack, registers.sp);
-    super::deliver::forget_restart(task);
-    Ok(())
-}
-
-fn fp_record(image: &Image) -> Result<FpState> {
-    let at = offset::RECORDS;
-    if image.u32(at) != FPSIMD_MAGIC || image.u32(at + 4) != FPSIMD_SIZE {
+    let at = |offset: usize| base.wrapping_add(offset as u64);
+    let mut saved = Saved::new_zeroed();
+    let offset_of_saved = core::mem::offset_of!(Head, saved);
+    uaccess::copy_from_user(saved.as_mut_bytes(), at(offset_of_saved)).map_err(|_| Errno::EFAULT)?;
+    if saved.magic != FPSIMD_MAGIC || saved.size != FPSIMD_SIZE {
         return Err(Errno::EINVAL);
     }
-    let mut state = FpState { fpsr: image.u32(at + 8), fpcr: image.u32(at + 12), ..FpState::default() };
-    for (n, v) in state.v.iter_mut().enumerate() {
-        let bytes = &image.0[at + 16 + 16 * n..at + 32 + 16 * n];
-        *v = u128::from_le_bytes(bytes.try_into().expect("sixteen bytes"));
+    task.thread.fp_from_user(at(offset::VECTORS), saved.fpsr, saved.fpcr).map_err(|_| Errno::EFAULT)?;
+    super::set_blocked(saved.mask);
+    registers.x = saved.x;
+    registers.sp = saved.sp;
+    registers.pc = saved.pc;
+    registers.set_pstate(saved.pstate);
+    registers.syscall = hal::trap::NO_SYSCALL;
+    if saved.stack != task.signals.alternate_stack() {
+        // As Linux: a bad stack in the frame is not an error.
+        let _ = set_stack(task, &saved.stack, registers.sp);
     }
-    Ok(state)
+    super::deliver::forget_restart(task);
+    Ok(())
 }
 
 /// sigaltstack(2): `EPERM` while on the stack, `EINVAL` for unknown flags, `ENOMEM` below MINSIGSTKSZ.

@@ -153,6 +153,12 @@ impl GroupSignals {
         self.mask.load(Ordering::SeqCst)
     }
 
+    /// Whether the process is ending, with which wait status, and whether a stop is in force or under way.
+    pub(crate) fn ending_or_stopping(&self) -> (Option<i32>, bool) {
+        let state = self.state.lock();
+        (state.exiting, state.stop_signal != 0)
+    }
+
     /// Whether the process is ending, and with which wait status.
     pub fn exiting(&self) -> Option<i32> {
         self.state.lock().exiting
@@ -383,36 +389,37 @@ pub fn with_temporary_mask<T>(mask: Option<SigSet>, call: impl FnOnce() -> Resul
 /// Takes a pending signal of `set` for sigtimedwait or a signalfd, private ones first.
 pub fn take_from_set(set: SigSet) -> Option<SigInfo> {
     let task = current();
-    dequeue(&task, !set)
+    let mut info = SigInfo::default();
+    dequeue(&task, !set, &mut info).then_some(info)
 }
 
-/// Takes the next signal that `blocked` lets through.
-pub(crate) fn dequeue(task: &Task, blocked: SigSet) -> Option<SigInfo> {
-    let mut info = dequeue_private(task, blocked).or_else(|| dequeue_shared(task, blocked))?;
-    if info.code() == s::SI_TIMER {
-        crate::time::process_timers::signal_taken(&task.group, &mut info);
+/// Takes the next signal that `blocked` lets through. False when there is none.
+pub(crate) fn dequeue(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
+    let taken = dequeue_private(task, blocked, info) || dequeue_shared(task, blocked, info);
+    if taken && info.code() == s::SI_TIMER {
+        crate::time::process_timers::signal_taken(&task.group, info);
     }
-    Some(info)
+    taken
 }
 
-fn dequeue_private(task: &Task, blocked: SigSet) -> Option<SigInfo> {
+fn dequeue_private(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
     if task.signals.pending_mask() & !blocked == 0 {
-        return None;
+        return false;
     }
     let mut queue = task.signals.queue.lock();
-    let info = queue.take(blocked);
+    let taken = queue.take_into(blocked, info);
     task.signals.mask.store(queue.mask, Ordering::SeqCst);
-    info
+    taken
 }
 
-fn dequeue_shared(task: &Task, blocked: SigSet) -> Option<SigInfo> {
+fn dequeue_shared(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
     if task.group.signals.pending_mask() & !blocked == 0 {
-        return None;
+        return false;
     }
     let mut state = task.group.signals.state.lock();
-    let info = state.pending.take(blocked);
+    let taken = state.pending.take_into(blocked, info);
     task.group.signals.mirror(&state);
-    info
+    taken
 }
 
 /// All pending signals that the current thread blocks (sigpending(2)).

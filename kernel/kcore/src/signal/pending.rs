@@ -198,24 +198,37 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes the next signal that `blocked` lets through: faults first, then the lowest number, oldest first (Linux
-    /// `next_signal`, `collect_signal`).
-    pub(super) fn take(&mut self, blocked: SigSet) -> Option<SigInfo> {
+    /// Takes the next signal that `blocked` lets through into `info`: faults first, then the lowest number, oldest first
+    /// (Linux `next_signal`, `collect_signal`). False when there is none.
+    pub(super) fn take_into(&mut self, blocked: SigSet, info: &mut SigInfo) -> bool {
         let ready = self.mask & !blocked;
         if ready == 0 {
-            return None;
+            return false;
         }
         let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
         let signal = first.trailing_zeros() + 1;
-        let found = if signal < s::SIGRTMIN { self.take_standard(signal) } else { self.take_real_time(signal) };
+        if signal < s::SIGRTMIN && self.take_standard(signal, info) {
+            return true;
+        }
         // Of a signal whose siginfo was not kept only the fact can be told.
-        Some(found.map_or_else(|| SigInfo::user(signal, s::SI_USER, 0, 0), |queued| queued.info))
+        *info = match self.take_real_time(signal) {
+            Some(queued) => queued.info,
+            None => SigInfo::user(signal, s::SI_USER, 0, 0),
+        };
+        true
     }
 
-    fn take_standard(&mut self, signal: u32) -> Option<Queued> {
+    fn take_standard(&mut self, signal: u32, info: &mut SigInfo) -> bool {
         self.mask &= !bit(signal);
-        let at = self.standard.iter().position(|queued| queued.info.signal() == signal)?;
-        self.standard.remove(at)
+        let Some(at) = self.standard.iter().position(|queued| queued.info.signal() == signal) else { return false };
+        *info = self.standard[at].info;
+        // The usual one is alone, and its place is not searched again.
+        if at == 0 {
+            drop(self.standard.pop_front())
+        } else {
+            drop(self.standard.remove(at))
+        }
+        true
     }
 
     fn take_real_time(&mut self, signal: u32) -> Option<Queued> {
@@ -249,6 +262,13 @@ mod tests {
         SI_QUEUE, SI_USER, SIGBUS, SIGCONT, SIGFPE, SIGINT, SIGKILL, SIGRTMIN, SIGSEGV, SIGTERM, SIGUSR1, SigInfo,
     };
     use alloc::vec::Vec;
+
+    impl Pending {
+        fn take(&mut self, blocked: super::SigSet) -> Option<SigInfo> {
+            let mut info = SigInfo::default();
+            self.take_into(blocked, &mut info).then_some(info)
+        }
+    }
 
     fn add(pending: &mut Pending, signal: u32, value: i32) {
         let info = SigInfo::child_with(signal, SI_QUEUE, 1, 0, value);

@@ -8,6 +8,7 @@ use abi::capability::CAP_KILL;
 use abi::poll::{POLLIN, POLLRDNORM};
 use abi::signal as s;
 use abi::signal::SigInfo;
+use hal::sync::IrqGuard;
 use hal::thread::work;
 
 use super::pending::{self, Admission};
@@ -114,22 +115,21 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     let threads = &tree.node(id).threads;
     let Some(first) = threads.first() else { return Ok(()) };
     let signal = info.signal();
-    if !prepare(tree, group, threads, signal) || is_ignored(group, first, signal, origin) {
+    let Some(mut state) = prepare(tree, group, threads, signal) else { return Ok(()) };
+    if is_ignored(group, first, signal, origin) {
         return Ok(());
     }
-    let mut guard = group.signals.state.lock();
-    let state = &mut *guard;
     let taker = choose_thread(threads, signal);
     if taker.is_some_and(|taker| ends_at_once(group, taker, signal)) {
-        begin_exit(state, threads, signal.cast_signed());
+        begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
     if state.pending.mask & bit(signal) == 0 || signal >= s::SIGRTMIN {
         let admission = pending::admit(first, &mut state.account, info)?;
         state.pending.add(info, admission)?;
-        group.signals.mirror(state);
+        group.signals.mirror(&state);
     }
-    drop(guard);
+    drop(state);
     group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
     if let Some(thread) = taker {
         notify(thread, signal);
@@ -141,10 +141,10 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     let Some(id) = tree.find(&task.group) else { return Ok(()) };
     let threads = &tree.node(id).threads;
     let signal = info.signal();
-    if !prepare(tree, &task.group, threads, signal) || is_ignored(&task.group, task, signal, origin) {
+    let Some(mut state) = prepare(tree, &task.group, threads, signal) else { return Ok(()) };
+    if is_ignored(&task.group, task, signal, origin) {
         return Ok(());
     }
-    let mut state = task.group.signals.state.lock();
     let taken = wants(task, signal);
     if taken && ends_at_once(&task.group, task, signal) {
         begin_exit(&mut state, threads, signal.cast_signed());
@@ -170,7 +170,7 @@ fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32) -> bool {
     terminates
         && task.signals.blocked() & bit(signal) == 0
         && !is_init(group)
-        && task.handlers().get(signal).handler == s::SIG_DFL
+        && task.with_handlers(|handlers| handlers.get(signal).handler) == s::SIG_DFL
 }
 
 fn add_private(task: &Task, info: &SigInfo, admission: Admission) -> Result<()> {
@@ -189,30 +189,35 @@ pub(super) fn remove_private(task: &Task, set: SigSet) {
 }
 
 /// Stop signals and SIGCONT cancel each other, and SIGCONT resumes even when it is ignored or blocked (signal(7)).
-/// False when the process is ending and the signal is of no use. The tree keeps senders apart.
-fn prepare(tree: &Tree, group: &Arc<ThreadGroup>, threads: &[Arc<Task>], signal: u32) -> bool {
+/// Returns the locked state of the group; `None` when the process is ending and the signal is of no use. The tree keeps
+/// senders apart.
+fn prepare<'g>(
+    tree: &Tree,
+    group: &'g Arc<ThreadGroup>,
+    threads: &[Arc<Task>],
+    signal: u32,
+) -> Option<IrqGuard<'g, GroupState>> {
     if threads.iter().any(|thread| thread.is_kernel_thread()) {
-        return false; // they ignore everything (Linux ignore_signals)
+        return None; // they ignore everything (Linux ignore_signals)
     }
     let mut state = group.signals.state.lock();
     if state.exiting.is_some() {
         // Of use is alone what ends a core dump (Linux `prepare_signal`).
-        return signal == s::SIGKILL && state.threads_to_stop.is_some();
+        return (signal == s::SIGKILL && state.threads_to_stop.is_some()).then_some(state);
     }
     let cancelled = match signal {
         s::SIGCONT => STOP_SET,
         _ if bit(signal) & STOP_SET != 0 => bit(s::SIGCONT),
-        _ => return true,
+        _ => return Some(state),
     };
     state.pending.remove(cancelled);
     group.signals.mirror(&state);
     threads.iter().for_each(|thread| remove_private(thread, cancelled));
     let told = if signal == s::SIGCONT { super::stop::resume(threads, &mut state) } else { None };
+    let Some((code, status)) = told else { return Some(state) };
     drop(state);
-    if let Some((code, status)) = told {
-        super::stop::tell_parent(tree, group, code, status);
-    }
-    true
+    super::stop::tell_parent(tree, group, code, status);
+    Some(group.signals.state.lock())
 }
 
 /// Whether the signal would do nothing (Linux `sig_ignored`). A blocked signal is kept: the handler may change.
@@ -220,7 +225,7 @@ fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, origin: Origin) -> 
     if task.signals.blocked() & bit(signal) != 0 || task.signals.waiting_for.load(Ordering::SeqCst) & bit(signal) != 0 {
         return false;
     }
-    let handler = task.handlers().get(signal).handler;
+    let handler = task.with_handlers(|handlers| handlers.get(signal).handler);
     // An init process gets only what it handles; SIGKILL and SIGSTOP if the kernel itself insists (pid_namespaces(7),
     // Linux sig_task_ignored).
     let insisted = origin == Origin::Kernel && bit(signal) & super::UNBLOCKABLE != 0;
@@ -248,6 +253,9 @@ fn choose_thread(threads: &[Arc<Task>], signal: u32) -> Option<&Arc<Task>> {
 
 fn notify(task: &Arc<Task>, signal: u32) {
     task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
+    if task.state() == TaskState::Running && core::ptr::eq(&**task, &*current()) {
+        return;
+    }
     let mask = if signal == s::SIGKILL { TaskState::FOR_KILL } else { TaskState::FOR_SIGNAL };
     if !sched::wake(task, mask) {
         sched::kick_task(task);

@@ -47,6 +47,14 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
             let pgrp = cx.task.namespaces().pid().find(-pid).ok_or(Errno::ESRCH)?;
             kill_group(cx, pgrp.global(), signal)
         }
+        pid if pid == cx.task.group.pid.number_in(cx.task.namespaces().pid()) => {
+            // To oneself, which is always allowed.
+            if let Some(signal) = signal_or_probe(signal)? {
+                let info = SigInfo::user(signal, s::SI_USER, pid, cx.task.creds().uid);
+                signal::send_process(&cx.task.group, &info)?;
+            }
+            Ok(0)
+        }
         pid => {
             // Nobody to signal is told before a signal that does not exist (check_kill_permission).
             let target = task::find_or_esrch(pid)?;
@@ -211,15 +219,14 @@ pub fn rt_sigaction(
     check_set_size(size)?;
     let new = new.non_null().map(UserPtr::read).transpose()?;
     let signal = signal_or_probe(signal)?.ok_or(Errno::EINVAL)?;
-    let handlers = cx.task.handlers();
     let before = match new {
-        None => handlers.get(signal),
+        None => cx.task.with_handlers(|handlers| handlers.get(signal)),
         Some(_) if bit(signal) & UNBLOCKABLE != 0 => return Err(Errno::EINVAL),
         Some(mut action) => {
             action.mask &= !UNBLOCKABLE;
             // Unknown flags are cleared, so that user space can ask which ones there are (sigaction(2)).
             action.flags &= KNOWN_FLAGS;
-            let before = handlers.set(signal, action);
+            let before = cx.task.with_handlers(|handlers| handlers.set(signal, action));
             let ignored = action.handler == s::SIG_IGN
                 || action.handler == s::SIG_DFL && default_action(signal) == DefaultAction::Ignore;
             if ignored {

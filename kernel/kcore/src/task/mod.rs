@@ -359,6 +359,12 @@ impl Task {
         self.namespaces.lock().clone()
     }
 
+    /// Calls `f` with the signal handlers, without a reference count. `f` runs with the field locked: it must not sleep.
+    #[inline]
+    pub(crate) fn with_handlers<R>(&self, f: impl FnOnce(&SigHandlers) -> R) -> R {
+        f(&self.handlers.lock())
+    }
+
     /// The signal handlers.
     #[inline]
     pub fn handlers(&self) -> Arc<SigHandlers> {

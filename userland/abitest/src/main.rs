@@ -21,6 +21,7 @@ mod file;
 mod fork;
 mod futex;
 mod fuzz;
+mod limits;
 mod mmap;
 mod pgrp;
 mod pipe;
@@ -46,6 +47,7 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("time", time::CASES),
     ("poll", poll::CASES),
     ("creds", creds::CASES),
+    ("limits", limits::CASES),
     ("tty", tty::CASES),
     ("bad", bad::CASES),
 ];
@@ -97,6 +99,22 @@ const QEMU_USER_DIFFERS: &[&str] = &[
     "huge_structures_are_refused",
     "garbage_programs_do_not_run",
     "memory_eater_is_stopped_and_the_rest_lives",
+    "data_limit_holds_for_the_heap",
+    "data_limit_holds_for_mappings",
+    "data_limit_holds_for_mprotect",
+    "locked_mappings_are_limited",
+    "cpu_limit_kills_at_the_hard_limit",
+    "cpu_limit_is_inherited",
+    "cpu_limit_sends_xcpu",
+    "queued_signals_are_limited",
+    "standard_signals_are_sent_at_the_limit",
+    "usage_of_children_comes_with_wait",
+    "aborted_child_leaves_a_core",
+    "core_limit_of_zero_leaves_none",
+    "core_is_cut_at_the_limit",
+    "undumpable_child_leaves_no_core",
+    "core_replaces_what_is_in_the_way",
+    "core_shows_all_threads",
 ];
 
 /// What only root can try: another identity, other people's files and processes.
@@ -124,6 +142,14 @@ const NEEDS_ROOT: &[&str] = &[
     "proc_status_has_the_ids",
     "setgroups_is_for_root",
     "huge_structures_are_refused",
+    "limits_of_root_are_eperm_for_users",
+    "locked_memory_is_limited",
+    "locked_mappings_are_limited",
+    "no_locked_memory_is_eperm",
+    "queued_signals_are_limited",
+    "standard_signals_are_sent_at_the_limit",
+    "nice_limit_lets_users_raise",
+    "real_time_limit_lets_users_be_real_time",
 ];
 
 fn main() {

@@ -16,8 +16,18 @@ use super::lock;
 use crate::Result;
 use crate::sync::order;
 
-/// The most that a table can hold, whatever RLIMIT_NOFILE says (`/proc/sys/fs/nr_open`).
+/// The most that a table can hold, whatever RLIMIT_NOFILE says (`/proc/sys/fs/nr_open` at boot).
 pub const NR_OPEN: u64 = 1 << 20;
+
+hal::global! {
+    /// `/proc/sys/fs/nr_open`: what RLIMIT_NOFILE may be raised to.
+    pub static NR_OPEN_SETTING: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(NR_OPEN);
+}
+
+/// `/proc/sys/fs/nr_open`.
+pub fn nr_open() -> u64 {
+    NR_OPEN_SETTING.load(core::sync::atomic::Ordering::Relaxed)
+}
 
 /// Whether a descriptor is closed by execve(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +100,7 @@ impl Table {
 
     fn reserve(&mut self, from: usize, limit: u64, on_exec: OnExec) -> Result<usize> {
         let fd = self.lowest_free(from);
-        if fd as u64 >= limit.min(NR_OPEN) {
+        if fd as u64 >= limit.min(nr_open()) {
             return Err(Errno::EMFILE);
         }
         self.grow_to(fd)?;
@@ -207,7 +217,7 @@ impl Files {
     /// that another thread is about to open.
     pub fn replace(&self, fd: i32, file: Arc<File>, limit: u64, on_exec: OnExec) -> Result<()> {
         let fd = index(fd)?;
-        if fd as u64 >= limit.min(NR_OPEN) {
+        if fd as u64 >= limit.min(nr_open()) {
             return Err(Errno::EBADF);
         }
         let old = {

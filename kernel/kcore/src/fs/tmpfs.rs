@@ -445,7 +445,7 @@ fn writable_length(offset: u64, length: u64) -> Result<u64> {
     if hal::thread::has_current() {
         let soft = crate::task::current().rlimit(abi::resource::RLIMIT_FSIZE);
         if offset >= soft {
-            crate::signal::send::send_kernel(&crate::task::current().group, abi::signal::SIGXFSZ);
+            crate::task::limits::file_too_big(&crate::task::current());
             return Err(Errno::EFBIG);
         }
         limit = limit.min(soft);

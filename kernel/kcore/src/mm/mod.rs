@@ -9,6 +9,7 @@ pub mod frame;
 pub mod load;
 pub mod mapping;
 pub mod oom;
+pub mod settings;
 pub mod space;
 pub mod table;
 #[cfg(all(test, not(target_os = "none")))]

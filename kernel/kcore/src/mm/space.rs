@@ -18,6 +18,7 @@ use hal::mmu::AddressSpace;
 use hal::pte::{PageFlags, Pte};
 
 use super::fault::FaultError;
+use super::settings;
 use super::table::{Gather, PageTable};
 use super::{Backing, MMAP_MIN_ADDR, Mapping, Protection, Role, TASK_SIZE, Vma, frame};
 use crate::Result;
@@ -25,8 +26,6 @@ use crate::fs::File;
 use crate::sync::{Mutex, MutexGuard};
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// `/proc/sys/vm/max_map_count`.
-const MAX_VMAS: usize = 65_530;
 /// Unmapped pages that a growing stack keeps below it (Linux `stack_guard_gap`).
 const STACK_GAP: u64 = 256 * PAGE;
 
@@ -139,6 +138,8 @@ pub struct MapRequest {
     pub role: Role,
     /// MAP_LOCKED.
     pub locked: bool,
+    /// MAP_NORESERVE: more than there is may be asked for.
+    pub no_reserve: bool,
 }
 
 impl MapRequest {
@@ -153,6 +154,7 @@ impl MapRequest {
             grows_down: false,
             role: Role::None,
             locked: false,
+            no_reserve: false,
         }
     }
 }
@@ -327,13 +329,28 @@ impl Space {
     /// RLIMIT_AS, RLIMIT_DATA and the number of areas, for `pages` more (Linux `may_expand_vm`).
     fn charge(&self, pages: u64, private_writable: bool) -> Result<()> {
         let over = |limit: u64, now: u64| limit != u64::MAX && (now + pages).saturating_mul(PAGE) > limit;
-        if over(self.limits.address_space, self.total_pages) || self.vmas.len() >= MAX_VMAS {
+        if over(self.limits.address_space, self.total_pages) || self.vmas.len() >= settings::max_map_count() {
             return Err(Errno::ENOMEM);
         }
         if private_writable && self.limits.data != u64::MAX && over(self.limits.data, self.data_pages()) {
             return Err(Errno::ENOMEM);
         }
         Ok(())
+    }
+
+    /// RLIMIT_DATA for areas that mprotect makes private and writable (Linux `mprotect_fixup`).
+    fn charge_new_data(&self, start: u64, end: u64) -> Result<()> {
+        let becomes_data = |vma: &&Vma| !vma.shared && !vma.protection.write && !vma.grows_down;
+        let areas = self.overlapping(start, end);
+        let more = areas.iter().map(|at| &self.vmas[at]).filter(becomes_data);
+        let pages: u64 = more.map(|vma| overlap_pages(vma, start, end)).sum();
+        if pages == 0 {
+            return Ok(());
+        }
+        if self.limits.data != u64::MAX && (self.data_pages() + pages).saturating_mul(PAGE) > self.limits.data {
+            return Err(Errno::ENOMEM);
+        }
+        settings::admit(pages)
     }
 
     /// A fault just below a stack: extends it if RLIMIT_STACK and the gap below allow. Returns the extended area.
@@ -344,6 +361,7 @@ impl Space {
             return None;
         }
         let (at, end) = (*at, vma.end);
+        // Linux `acct_stack_growth`: RLIMIT_STACK, then RLIMIT_MEMLOCK and RLIMIT_AS.
         if end - start > self.limits.stack {
             return None;
         }
@@ -353,6 +371,9 @@ impl Space {
         }
         let pages = (at - start) / PAGE;
         self.charge(pages, false).ok()?;
+        if vma.locked && (self.locked_pages + pages).saturating_mul(PAGE) > self.limits.memlock {
+            return None;
+        }
         let mut vma = self.vmas.remove(&at)?;
         vma.start = start;
         self.total_pages += pages;
@@ -525,7 +546,11 @@ impl Mm {
         } else {
             0
         };
-        space.charge(pages.saturating_sub(replaced), !request.shared && request.protection.write)?;
+        let is_private_writable = !request.shared && request.protection.write;
+        space.charge(pages.saturating_sub(replaced), is_private_writable && !request.grows_down)?;
+        if is_private_writable && !request.no_reserve {
+            settings::admit(pages)?;
+        }
         let locked = request.locked || space.lock_future;
         if locked && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
             return Err(Errno::EAGAIN);
@@ -575,7 +600,7 @@ impl Mm {
             return Ok(());
         }
         // Splitting makes at most two more areas.
-        if space.vmas.len() + 2 > MAX_VMAS {
+        if space.vmas.len() + 2 > settings::max_map_count() {
             return Err(Errno::ENOMEM);
         }
         // Tables at the two edges may have to be copied; that can fail, so it comes first.
@@ -613,6 +638,9 @@ impl Mm {
         check_covered(&space, start, end)?;
         for at in space.overlapping(start, end) {
             may_protect(&space.vmas[&at], protection)?;
+        }
+        if protection.write {
+            space.charge_new_data(start, end)?;
         }
         space.table.own_range(start, end, &self.hardware)?;
         space.split_at(start);

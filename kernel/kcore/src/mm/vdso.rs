@@ -76,6 +76,7 @@ pub fn map(mm: &Mm) -> Result<u64> {
         grows_down: false,
         role,
         locked: false,
+        no_reserve: false,
     };
     // Find two pages, then put each at its place.
     let whole = MapRequest::anonymous(Placement::Hint(0), 2 * PAGE, Protection::default());

@@ -621,7 +621,7 @@ pub fn fallocate(cx: &mut Context<'_>, fd: i32, mode: u32, offset: i64, length: 
 /// RLIMIT_FSIZE for calls that set a size: growing beyond it is `EFBIG` and a SIGXFSZ (Linux `inode_newsize_ok`).
 pub(super) fn check_file_size_limit(cx: &Context<'_>, old: u64, new: u64) -> Result<()> {
     if new > old && new > cx.task.rlimit(RLIMIT_FSIZE) {
-        crate::signal::send::send_kernel(&cx.task.group, abi::signal::SIGXFSZ);
+        crate::task::limits::file_too_big(&cx.task);
         return Err(Errno::EFBIG);
     }
     Ok(())

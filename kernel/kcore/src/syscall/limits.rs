@@ -1,8 +1,10 @@
 //! Resource limits and usage: getrlimit(2), getrusage(2), times(2).
 
+use core::sync::atomic::Ordering;
+
 use abi::Errno;
 use abi::capability::CAP_SYS_RESOURCE;
-use abi::resource::{RLIMIT_CPU, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage};
+use abi::resource::{RLIM_INFINITY, RLIMIT_CPU, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage};
 use abi::time::Tms;
 
 use super::{Context, UserPtr};
@@ -54,7 +56,7 @@ fn read(task: &Task, resource: u32) -> Result<Rlimit> {
 fn write(caller: &Task, target: &Task, resource: u32, new: Rlimit) -> Result<()> {
     let capable = caller.capable(CAP_SYS_RESOURCE);
     limits::change(&mut target.group.limits.lock(), resource, new, capable)?;
-    if resource == RLIMIT_CPU {
+    if resource == RLIMIT_CPU && new.rlim_cur != RLIM_INFINITY {
         time::process_timers::watch_cpu_limit(&target.group);
     }
     if let Some(mm) = target.mm() {
@@ -72,6 +74,9 @@ pub fn getrusage(cx: &mut Context<'_>, who: i32, usage: UserPtr<Rusage>) -> Resu
         RUSAGE_THREAD => cx.task.times.snapshot(),
         _ => return Err(Errno::EINVAL),
     };
+    if who == RUSAGE_SELF {
+        used.max_rss_kib = used.max_rss_kib.max(cx.task.group.max_rss_kib.load(Ordering::Relaxed));
+    }
     if who != RUSAGE_CHILDREN
         && let Some(mm) = cx.task.mm()
     {

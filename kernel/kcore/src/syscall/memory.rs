@@ -16,7 +16,7 @@ use crate::task::Task;
 const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
 
 /// The limits of the calling process, for operations that are charged.
-pub(super) fn limits_of(task: &Task) -> Limits {
+pub(crate) fn limits_of(task: &Task) -> Limits {
     let memlock = if task.capable(CAP_IPC_LOCK) { u64::MAX } else { task.rlimit(RLIMIT_MEMLOCK) };
     Limits {
         address_space: task.rlimit(RLIMIT_AS),
@@ -80,12 +80,16 @@ pub fn mmap(
     } else {
         Placement::Hint(address)
     };
+    if flags & m::MAP_LOCKED != 0 {
+        may_lock(cx)?;
+    }
     let mm = charged_mm(cx)?;
     let start = mm.map(MapRequest {
         shared,
         backing,
         grows_down: flags & m::MAP_GROWSDOWN != 0,
         locked: flags & m::MAP_LOCKED != 0,
+        no_reserve: flags & m::MAP_NORESERVE != 0,
         ..MapRequest::anonymous(placement, length, protection)
     })?;
     if flags & m::MAP_POPULATE != 0 && flags & m::MAP_NONBLOCK == 0 {
@@ -233,11 +237,17 @@ pub fn msync(cx: &mut Context<'_>, address: u64, length: u64, flags: u32) -> Res
     Ok(0)
 }
 
-/// mlock(2).
-pub fn mlock(cx: &mut Context<'_>, address: u64, length: u64) -> Result<usize> {
-    if !cx.task.capable(CAP_IPC_LOCK) && cx.task.rlimit(RLIMIT_MEMLOCK) == 0 {
+/// Locking memory needs a limit above 0 or CAP_IPC_LOCK (Linux `can_do_mlock`).
+fn may_lock(cx: &Context<'_>) -> Result<()> {
+    if cx.task.rlimit(RLIMIT_MEMLOCK) == 0 && !cx.task.capable(CAP_IPC_LOCK) {
         return Err(Errno::EPERM);
     }
+    Ok(())
+}
+
+/// mlock(2).
+pub fn mlock(cx: &mut Context<'_>, address: u64, length: u64) -> Result<usize> {
+    may_lock(cx)?;
     let (start, end) = lock_range(address, length)?;
     charged_mm(cx)?.lock_range(start, end)?;
     Ok(0)
@@ -265,9 +275,7 @@ pub fn mlockall(cx: &mut Context<'_>, flags: u32) -> Result<usize> {
     if flags == 0 || flags & !(m::MCL_CURRENT | m::MCL_FUTURE | m::MCL_ONFAULT) != 0 || flags == m::MCL_ONFAULT {
         return Err(Errno::EINVAL);
     }
-    if !cx.task.capable(CAP_IPC_LOCK) && cx.task.rlimit(RLIMIT_MEMLOCK) == 0 {
-        return Err(Errno::EPERM);
-    }
+    may_lock(cx)?;
     charged_mm(cx)?.lock_all(flags & m::MCL_CURRENT != 0, flags & m::MCL_FUTURE != 0)?;
     Ok(0)
 }

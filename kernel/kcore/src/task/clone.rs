@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::capability::CAP_SYS_ADMIN;
-use abi::resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
+use abi::resource::{RLIM_INFINITY, RLIMIT_CPU, RLIMIT_NOFILE, RLIMIT_NPROC};
 use abi::sched as c;
 use hal::thread::{Start, Thread};
 use hal::trap::UserFrame;
@@ -279,6 +279,9 @@ fn child_group(args: &CloneArgs<'_>, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
     };
     let limits = *parent.group.limits.lock();
     let group = ThreadGroup::new(pid.clone(), limits, exit_signal);
+    if limits[RLIMIT_CPU as usize].rlim_cur != RLIM_INFINITY {
+        crate::time::process_timers::watch_cpu_limit(&group);
+    }
     let tty = parent.group.tty.lock().clone();
     *group.tty.lock() = tty;
     group.oom_score_adj.store(parent.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);

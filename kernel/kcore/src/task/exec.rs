@@ -45,11 +45,11 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
 
 /// A user that got past RLIMIT_NPROC by setuid is stopped here (execve(2) EAGAIN).
 fn check_process_limit(task: &Task) -> Result<()> {
-    let creds = task.creds();
-    let over = limits::threads_of(creds.uid) as u64 > task.rlimit(RLIMIT_NPROC);
-    if over && creds.uid != 0 && !creds.capable(abi::capability::CAP_SYS_RESOURCE) && limits::exceeded(task) {
+    if limits::exceeded(task) && limits::threads_of(task.creds().uid) as u64 > task.rlimit(RLIMIT_NPROC) {
         return Err(Errno::EAGAIN);
     }
+    // Below the limit, still or again: from here on the user is like any other.
+    task.flags.fetch_and(!flags::NPROC_EXCEEDED, Ordering::Relaxed);
     Ok(())
 }
 
@@ -149,6 +149,8 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
     let saved = hal::cpu::irq_save();
     let old_mm = task.replace_mm(Some(mm.clone()));
     if let Some(old) = &old_mm {
+        // getrusage(2): the largest of all programs that the process was.
+        task.group.note_max_rss(old.max_rss_pages() * 4);
         mm.set_dump_filter(old.dump_filter());
     }
     mm.hardware().activate();
@@ -168,6 +170,8 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
         task.group.dumpable.store(1, Ordering::Relaxed);
     }
     task.commit_creds(creds);
+    // The stack was built with room for the strings; from here on the process's own limits count.
+    mm.set_limits(crate::syscall::memory::limits_of(task));
     task.group.did_exec.store(true, Ordering::Relaxed);
     task.flags.fetch_and(!(flags::FORKNOEXEC | flags::KTHREAD), Ordering::Relaxed);
     task.group.timers.exec();

@@ -7,6 +7,7 @@ use abi::Errno;
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use abi::resource as r;
 use abi::resource::Rlimit;
+use abi::signal::{SI_USER, SIGXFSZ, SigInfo};
 use hal::sync::SpinLock;
 
 use super::Creds;
@@ -81,16 +82,20 @@ pub fn exceeded(task: &super::Task) -> bool {
     task.has_flag(super::flags::NPROC_EXCEEDED)
 }
 
+/// Tells the thread that it wrote beyond RLIMIT_FSIZE (getrlimit(2); Linux `send_sig(SIGXFSZ, current, 0)`).
+pub fn file_too_big(task: &super::Task) {
+    let info = SigInfo::user(SIGXFSZ, SI_USER, task.tgid(), task.creds().uid);
+    crate::signal::send_thread_info(&super::current().arc(), &info);
+}
+
 /// Checks and applies one change: soft above hard is `EINVAL`, raising the hard limit without CAP_SYS_RESOURCE is
 /// `EPERM`, NOFILE beyond `nr_open` is `EPERM` (setrlimit(2)).
 pub fn change(limits: &mut [Rlimit; COUNT], resource: u32, new: Rlimit, capable: bool) -> Result<()> {
-    /// `/proc/sys/fs/nr_open`.
-    const NR_OPEN: u64 = 1 << 20;
     let slot = limits.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
     if new.rlim_cur > new.rlim_max {
         return Err(Errno::EINVAL);
     }
-    if resource == r::RLIMIT_NOFILE && new.rlim_max > NR_OPEN {
+    if resource == r::RLIMIT_NOFILE && new.rlim_max > crate::fs::fdtable::nr_open() {
         return Err(Errno::EPERM);
     }
     if new.rlim_max > slot.rlim_max && !capable {

@@ -37,6 +37,7 @@ use crate::ns::NsSet;
 use crate::sched;
 use crate::signal::{GroupSignals, RestartBlock, SigHandlers, TaskSignals};
 use crate::sync::{Completion, WaitQueue, order};
+use crate::time::process_timers::RealTimeWatch;
 use crate::tty::Tty;
 
 pub use creds::Creds;
@@ -117,6 +118,8 @@ pub struct Task {
     pub exit_code: AtomicI32,
     /// CPU time and counters.
     pub times: CpuTimes,
+    /// RLIMIT_RTTIME.
+    pub(crate) real_time_watch: RealTimeWatch,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicU32,
     /// PR_SET_NO_NEW_PRIVS.
@@ -220,6 +223,7 @@ impl Task {
             vfork_done: SpinLock::new(order::TASK_FIELDS, None),
             exit_code: AtomicI32::new(0),
             times: CpuTimes::default(),
+            real_time_watch: RealTimeWatch::default(),
             parent_death_signal: AtomicU32::new(0),
             no_new_privs: AtomicBool::new(false),
             personality: AtomicU32::new(0),

@@ -5,7 +5,8 @@ use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::Errno;
-use abi::resource::{RLIM_INFINITY, RLIMIT_CPU};
+use abi::resource::{RLIM_INFINITY, RLIMIT_CPU, RLIMIT_RTTIME, Rlimit};
+use abi::sched::{SCHED_FIFO, SCHED_RR};
 use abi::signal::{SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
 use abi::time::{ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, Itimerspec, Itimerval, TIMER_ABSTIME, Timeval};
 use hal::sync::{IrqLock, SpinLock};
@@ -33,8 +34,6 @@ pub struct ProcessTimers {
     cpu: IrqLock<[Interval; 2]>,
     /// Whether `cpu` or RLIMIT_CPU needs a look at each tick.
     cpu_armed: AtomicBool,
-    /// The last second for which SIGXCPU was sent.
-    last_xcpu: AtomicU64,
     posix: SpinLock<BTreeMap<i32, Arc<PosixTimer>>>,
 }
 
@@ -45,7 +44,6 @@ impl ProcessTimers {
             real: SpinLock::new(order::TASK_FIELDS, None),
             cpu: IrqLock::new(order::TASK_FIELDS, [Interval::default(); 2]),
             cpu_armed: AtomicBool::new(false),
-            last_xcpu: AtomicU64::new(0),
             posix: SpinLock::new(order::TASK_FIELDS, BTreeMap::new()),
         }
     }
@@ -192,6 +190,7 @@ pub fn watch_cpu_limit(group: &ThreadGroup) {
 /// At each tick of a running task: expired CPU timers and RLIMIT_CPU. Interrupt context.
 pub(super) fn charge_tick(task: &Task, _in_user: bool) {
     let group = &task.group;
+    check_real_time_limit(task);
     if !group.timers.cpu_armed.load(Ordering::Relaxed) {
         return;
     }
@@ -217,16 +216,61 @@ pub(super) fn charge_tick(task: &Task, _in_user: bool) {
 
 /// RLIMIT_CPU: SIGXCPU at the soft limit and each second after, SIGKILL at the hard limit (getrlimit(2)).
 fn check_cpu_limit(group: &Arc<ThreadGroup>, used_ns: u64) {
-    let limit = group.limits.lock()[RLIMIT_CPU as usize];
-    let seconds = used_ns / NSEC_PER_SEC;
-    if limit.rlim_max != RLIM_INFINITY && seconds >= limit.rlim_max {
-        signal::send_kernel(group, SIGKILL);
-    } else if limit.rlim_cur != RLIM_INFINITY
-        && seconds >= limit.rlim_cur
-        && group.timers.last_xcpu.swap(seconds, Ordering::Relaxed) < seconds.max(1)
-    {
-        signal::send_kernel(group, SIGXCPU);
+    let reached = reach(&mut group.limits.lock()[RLIMIT_CPU as usize], used_ns, NSEC_PER_SEC, 1);
+    if let Some(signal) = reached {
+        signal::send_kernel(group, signal);
     }
+}
+
+/// RLIMIT_RTTIME: the same for the microseconds that a real-time task runs without sleeping (getrlimit(2)). sched_yield(2)
+/// and being preempted do not start it anew.
+fn check_real_time_limit(task: &Task) {
+    let policy = task.sched.policy.load(Ordering::Relaxed);
+    if !matches!(policy, SCHED_FIFO | SCHED_RR) {
+        return;
+    }
+    let mut limits = task.group.limits.lock();
+    let limit = &mut limits[RLIMIT_RTTIME as usize];
+    if limit.rlim_cur == RLIM_INFINITY {
+        return;
+    }
+    let sleeps = task.times.voluntary_switches.load(Ordering::Relaxed);
+    let run_ns = task.sched.sum_exec_ns.load(Ordering::Relaxed);
+    if task.real_time_watch.sleeps.swap(sleeps, Ordering::Relaxed) != sleeps {
+        task.real_time_watch.run_ns.store(run_ns, Ordering::Relaxed);
+    }
+    let awake_ns = run_ns.saturating_sub(task.real_time_watch.run_ns.load(Ordering::Relaxed));
+    let reached = reach(limit, awake_ns, 1000, 1_000_000);
+    drop(limits);
+    if let Some(signal) = reached {
+        signal::send_kernel(&task.group, signal);
+    }
+}
+
+/// What is sent at `used_ns` under a limit in units of `unit_ns`: SIGKILL at the hard limit; SIGXCPU at the soft one, which
+/// then moves on by a second, as getrlimit(2) shows it afterwards (Linux `check_process_timers`).
+fn reach(limit: &mut Rlimit, used_ns: u64, unit_ns: u64, second: u64) -> Option<u32> {
+    if limit.rlim_cur == RLIM_INFINITY {
+        return None;
+    }
+    let used = used_ns / unit_ns;
+    if limit.rlim_max != RLIM_INFINITY && used >= limit.rlim_max {
+        return Some(SIGKILL);
+    }
+    if used < limit.rlim_cur {
+        return None;
+    }
+    limit.rlim_cur = limit.rlim_cur.saturating_add(second);
+    Some(SIGXCPU)
+}
+
+/// Where a real-time task stood when it last woke, as the tick saw it (Linux `rt.timeout`).
+#[derive(Default)]
+pub struct RealTimeWatch {
+    /// How often it had slept.
+    sleeps: AtomicU64,
+    /// How long it had run.
+    run_ns: AtomicU64,
 }
 
 /// How a POSIX timer tells of its expiry (sigevent(3type)).

@@ -13,6 +13,7 @@ mod fork;
 mod fuzz;
 mod groups;
 mod interleave;
+mod limits;
 mod load;
 mod loader;
 mod memory;

@@ -4,6 +4,7 @@ use abi::Errno;
 
 use super::{Mm, PAGE, Space, page_up};
 use crate::Result;
+use crate::mm::settings;
 use crate::mm::{Backing, MMAP_MIN_ADDR, Protection, Role, TASK_SIZE, Vma};
 
 impl Mm {
@@ -39,6 +40,7 @@ impl Mm {
         }
         let pages = (end - start) / PAGE;
         space.charge(pages, true)?;
+        settings::admit(pages)?;
         if space.lock_future && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
             return Err(Errno::EAGAIN);
         }
@@ -102,7 +104,11 @@ impl Mm {
             return Ok(old);
         }
         let growth = new_length.saturating_sub(old_length) / PAGE;
-        space.charge(growth, !vma.shared && vma.protection.write)?;
+        let is_data = !vma.shared && vma.protection.write;
+        space.charge(growth, is_data && !vma.grows_down)?;
+        if is_data {
+            settings::admit(growth)?;
+        }
         if vma.locked && (space.locked_pages + growth).saturating_mul(PAGE) > space.limits.memlock {
             return Err(Errno::EAGAIN);
         }

@@ -432,6 +432,10 @@ impl MappedFile for File {
         (major, minor, self.inode.ino)
     }
 
+    fn path(&self) -> Option<Path> {
+        Some(self.path.clone())
+    }
+
     fn mode_and_links(&self) -> (u32, u32) {
         (self.inode.mode(), self.inode.nlink())
     }

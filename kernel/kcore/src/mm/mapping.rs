@@ -455,6 +455,8 @@ pub trait MappedFile: Send + Sync {
     fn device_and_inode(&self) -> (u32, u32, u64);
     /// Mode bits and number of names, for core dumps.
     fn mode_and_links(&self) -> (u32, u32);
+    /// Where it was opened.
+    fn path(&self) -> Option<crate::fs::Path>;
     /// Opened for reading: else nothing can be mapped (`EACCES`).
     fn readable(&self) -> bool;
     /// Opened for writing: else no shared writable mapping (`EACCES`).

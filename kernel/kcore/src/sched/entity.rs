@@ -57,6 +57,21 @@ impl Entity {
         }
     }
 
+    /// When its current stretch on a CPU began to be accounted, ns.
+    pub fn exec_start(&self) -> u64 {
+        self.exec_start.load(Ordering::Relaxed)
+    }
+
+    /// Weighted run time, ns.
+    pub fn vruntime(&self) -> u64 {
+        self.vruntime.load(Ordering::Relaxed)
+    }
+
+    /// Its weight by nice value (1024 for 0).
+    pub fn weight(&self) -> u64 {
+        u64::from(self.weight.load(Ordering::Relaxed))
+    }
+
     /// What a child inherits (sched(7), fork(2)).
     pub fn inherit(&self) -> Self {
         let reset = self.reset_on_fork.load(Ordering::Relaxed);

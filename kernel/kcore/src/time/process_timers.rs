@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::Errno;
@@ -390,6 +391,33 @@ pub fn create(group: &Arc<ThreadGroup>, clock: i32, notify: impl FnOnce(i32) -> 
 
 fn find(group: &ThreadGroup, id: i32) -> Result<Arc<PosixTimer>> {
     group.timers.posix.lock().get(&id).cloned().ok_or(Errno::EINVAL)
+}
+
+/// A timer as `/proc/PID/timers` shows it.
+pub struct TimerInfo {
+    /// Its id.
+    pub id: i32,
+    /// The clock it counts.
+    pub clock: i32,
+    /// What it sends; 0: nothing.
+    pub signal: u32,
+    /// `sigev_value`.
+    pub value: u64,
+    /// The one thread that gets the signal, by its global TID.
+    pub thread: Option<i32>,
+}
+
+/// The timers of a process by id.
+pub fn list(group: &ThreadGroup) -> Vec<TimerInfo> {
+    let describe = |timer: &Arc<PosixTimer>| {
+        let (signal, value, thread) = match timer.notify {
+            Notify::None => (0, 0, None),
+            Notify::Process { signal, value } => (signal, value, None),
+            Notify::Thread { signal, value, tid } => (signal, value, Some(tid)),
+        };
+        TimerInfo { id: timer.id, clock: timer.clock, signal, value, thread }
+    };
+    group.timers.posix.lock().values().map(describe).collect()
 }
 
 /// timer_gettime(2).

@@ -7,9 +7,11 @@
 //! A text is made when a read begins at offset 0 and kept with the open file, so that a reader with a small buffer sees
 //! one moment (Linux's `seq_file` promises less).
 
+mod activity;
 pub mod descriptors;
 pub mod global;
 pub mod links;
+mod map_files;
 pub mod maps;
 pub mod process;
 pub mod status;

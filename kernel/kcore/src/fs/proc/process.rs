@@ -12,7 +12,9 @@ use abi::Errno;
 use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, dirent_type};
 
 use super::text::Text;
-use super::{descriptors, links, maps, may_look_into, no_setattr, read_made, status, take_written, trimmed};
+use super::{
+    activity, descriptors, links, map_files, maps, may_look_into, no_setattr, read_made, status, take_written, trimmed,
+};
 use crate::Result;
 use crate::fs::file::{DirSink, File, FileOps, OpsRef};
 use crate::fs::inode::{Attributes, Inode, InodeOps, InodeParts, LinkTarget, OpenRequest, SetAttributes};
@@ -73,6 +75,7 @@ enum ProcessNode {
     DescriptorInfo,
     Tasks,
     Namespaces,
+    MappedFiles,
     Memory,
 }
 
@@ -97,7 +100,7 @@ const fn setting(name: &'static str, show: Show, store: Store) -> ProcessEntry {
 }
 
 /// In the order that matters for look-ups: what ps and top read comes first.
-static ENTRIES: [ProcessEntry; 34] = [
+static ENTRIES: [ProcessEntry; 44] = [
     text("stat", status::stat),
     text("status", status::status),
     text("cmdline", status::cmdline),
@@ -126,18 +129,37 @@ static ENTRIES: [ProcessEntry; 34] = [
     text("sessionid", status::sessionid),
     text("cgroup", status::cgroup),
     private("io", 0o400, status::io),
-    private("syscall", 0o400, status::syscall),
-    private("stack", 0o400, status::stack),
+    private("syscall", 0o400, activity::syscall),
+    private("stack", 0o400, activity::stack),
     private("personality", 0o400, status::personality),
     text("schedstat", status::schedstat),
+    setting("sched", activity::sched, activity::reset_sched),
+    text("timers", activity::timers),
+    ProcessEntry {
+        name: "timerslack_ns",
+        mode: S_IFREG | 0o666,
+        node: ProcessNode::Setting(activity::timer_slack, activity::set_timer_slack),
+    },
+    text("children", activity::children),
+    text("uid_map", activity::id_map),
+    text("gid_map", activity::id_map),
+    text("projid_map", activity::id_map),
+    text("setgroups", activity::setgroups),
+    setting("oom_adj", activity::oom_adj, activity::set_oom_adj),
+    dir("map_files", 0o500, ProcessNode::MappedFiles),
     setting("coredump_filter", status::coredump_filter, status::set_coredump_filter),
     ProcessEntry { name: "mem", mode: S_IFREG | 0o600, node: ProcessNode::Memory },
 ];
 
 impl ProcessEntry {
-    /// A thread's directory has no `task` of its own.
+    /// What Linux has for the process alone (`tgid_base_stuff`), and what for a thread alone (`tid_base_stuff`).
     fn is_in(&self, scope: Scope) -> bool {
-        scope == Scope::Process || !matches!(self.node, ProcessNode::Tasks)
+        const PROCESS_ALONE: [&str; 6] =
+            ["task", "map_files", "timers", "timerslack_ns", "coredump_filter", "mountstats"];
+        match scope {
+            Scope::Process => self.name != "children",
+            Scope::Thread => !PROCESS_ALONE.contains(&self.name),
+        }
     }
 }
 
@@ -274,6 +296,7 @@ impl InodeOps for Member {
             ProcessNode::DescriptorInfo => descriptors::lookup(dir, &self.subject, name, descriptors::Kind::Info),
             ProcessNode::Tasks => lookup_thread(dir, &self.subject, name),
             ProcessNode::Namespaces => links::lookup_namespace(dir, &self.subject, name),
+            ProcessNode::MappedFiles => map_files::lookup(dir, &self.subject, name),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -320,6 +343,10 @@ impl InodeOps for Member {
             ProcessNode::Namespaces => {
                 subject.accessible_task()?;
                 shared(links::NamespaceListing(subject))
+            }
+            ProcessNode::MappedFiles => {
+                subject.accessible_task()?;
+                shared(map_files::Listing(subject))
             }
             ProcessNode::Memory => {
                 subject.accessible_task()?;

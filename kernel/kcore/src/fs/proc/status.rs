@@ -461,6 +461,11 @@ pub(super) fn set_oom_score_adj(task: &Arc<Task>, value: &[u8]) -> Result<()> {
     if !(-1000..=1000).contains(&value) {
         return Err(Errno::EINVAL);
     }
+    adjust_oom_score(task, value)
+}
+
+/// Lowering needs the right to (Linux `__set_oom_adj`).
+pub(super) fn adjust_oom_score(task: &Task, value: i32) -> Result<()> {
     let slot = &task.group.oom_score_adj;
     if value < slot.load(Ordering::Relaxed) && !current().capable(CAP_SYS_RESOURCE) {
         return Err(Errno::EACCES);
@@ -497,17 +502,6 @@ pub(super) fn io(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
     let [read, written] = [0, 1].map(|i: usize| task.io_bytes[i].load(Ordering::Relaxed));
     text.str("rchar: ").num(read).str("\nwchar: ").num(written);
     text.str("\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
-    Ok(())
-}
-
-/// `/proc/PID/syscall`: `running` for a task that is not blocked; the kernel keeps no number of the call.
-pub(super) fn syscall(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    text.str(if task.state() == TaskState::Running { "running\n" } else { "-1 0x0 0x0\n" });
-    Ok(())
-}
-
-/// `/proc/PID/stack`: no frames are shown.
-pub(super) fn stack(_: &Subject, _: &Arc<Task>, _: &mut Text) -> Result<()> {
     Ok(())
 }
 

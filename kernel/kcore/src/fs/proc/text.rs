@@ -90,7 +90,7 @@ impl Text {
     }
 
     /// Appends a byte `count` times.
-    fn repeat(&mut self, byte: u8, count: usize) {
+    pub fn repeat(&mut self, byte: u8, count: usize) {
         for _ in 0..count {
             self.byte(byte);
         }

@@ -69,6 +69,10 @@ consts! {
     MSG_WAITFORONE: u32 = 0x1_0000;
     MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
     SOMAXCONN: u32 = 4096;
+    /// Bytes that can be received.
+    SIOCINQ: u32 = 0x541b;
+    /// Bytes that the peer has not received.
+    SIOCOUTQ: u32 = 0x5411;
     /// Bytes of `sun_path`.
     UNIX_PATH_MAX: usize = 108;
 }

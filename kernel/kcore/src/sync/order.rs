@@ -22,6 +22,10 @@ levels! {
     INODE = 20;
     /// A pipe, socket or tty buffer: waiters are woken while it is held.
     CHANNEL = 30;
+    /// The connections that wait at a listening socket, taken under its link.
+    SOCKET_PENDING = 32;
+    /// Which names sockets have.
+    SOCKET_NAMES = 34;
     /// A descriptor table: closing drops files only after it is released.
     FILES = 40;
     /// Root, working directory and umask.

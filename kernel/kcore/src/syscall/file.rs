@@ -22,7 +22,7 @@ use crate::io::{IoDst, IoSrc, UserRun};
 /// Most bytes that one call moves (read(2): 0x7ffff000).
 const MAX_RW_COUNT: usize = 0x7fff_f000;
 /// Most elements of an iovec array (UIO_MAXIOV).
-const UIO_MAXIOV: u32 = 1024;
+pub(super) const UIO_MAXIOV: u32 = 1024;
 /// Bytes that calls which copy between files hold at a time.
 const COPY_CHUNK: usize = 64 << 10;
 
@@ -197,7 +197,7 @@ pub fn write(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize) -> Result
 }
 
 /// The runs of an iovec array. `EINVAL` for too many elements or a length that is no length, `EFAULT`.
-fn runs_of(vector: UserPtr<Iovec>, count: u32) -> Result<Vec<UserRun>> {
+pub(super) fn runs_of(vector: UserPtr<Iovec>, count: u32) -> Result<Vec<UserRun>> {
     if count > UIO_MAXIOV {
         return Err(Errno::EINVAL);
     }

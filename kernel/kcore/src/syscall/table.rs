@@ -247,10 +247,22 @@ table! {
     // Sockets: socket(2), socketpair(2), send(2), recv(2).
     SOCKET(family: u32, kind: u32, protocol: u32) socket::socket;
     SOCKETPAIR(family: u32, kind: u32, protocol: u32, fds: UserPtr<[i32; 2]>) socket::socketpair;
-    SENDTO(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: u32) socket::sendto;
-    RECVFROM(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: UserPtr<i32>) socket::recvfrom;
-    GETSOCKOPT(fd: i32, level: u32, option: u32, value: UserPtr<u32>, length: UserPtr<i32>) socket::getsockopt;
+    BIND(fd: i32, address: u64, length: i32) socket::bind;
+    LISTEN(fd: i32, backlog: i32) socket::listen;
+    ACCEPT(fd: i32, address: u64, length: UserPtr<i32>) socket::accept;
+    CONNECT(fd: i32, address: u64, length: i32) socket::connect;
+    GETSOCKNAME(fd: i32, address: u64, length: UserPtr<i32>) socket::getsockname;
+    GETPEERNAME(fd: i32, address: u64, length: UserPtr<i32>) socket::getpeername;
+    SENDTO(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: i32) socket::message::sendto;
+    RECVFROM(fd: i32, buffer: u64, length: usize, flags: u32, address: u64, address_length: UserPtr<i32>) socket::message::recvfrom;
+    SETSOCKOPT(fd: i32, level: u32, option: u32, value: u64, length: i32) socket::option::setsockopt;
+    GETSOCKOPT(fd: i32, level: u32, option: u32, value: u64, length: UserPtr<i32>) socket::option::getsockopt;
     SHUTDOWN(fd: i32, how: u32) socket::shutdown;
+    SENDMSG(fd: i32, message: UserPtr<abi::socket::Msghdr>, flags: u32) socket::message::sendmsg;
+    RECVMSG(fd: i32, message: UserPtr<abi::socket::Msghdr>, flags: u32) socket::message::recvmsg;
+    ACCEPT4(fd: i32, address: u64, length: UserPtr<i32>, flags: u32) socket::accept4;
+    RECVMMSG(fd: i32, messages: UserPtr<abi::socket::Mmsghdr>, count: u32, flags: u32, timeout: UserPtr<abi::time::Timespec>) socket::message::recvmmsg;
+    SENDMMSG(fd: i32, messages: UserPtr<abi::socket::Mmsghdr>, count: u32, flags: u32) socket::message::sendmmsg;
     PSELECT6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<[u64; 2]>) poll::pselect6;
     SIGNALFD4(fd: i32, set: UserPtr<u64>, size: usize, flags: u32) poll::signalfd4;
     PPOLL(fds: UserPtr<abi::poll::Pollfd>, count: u32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::ppoll;

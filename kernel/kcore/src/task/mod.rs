@@ -13,6 +13,7 @@ pub mod group;
 pub mod helper;
 pub mod kthread;
 pub mod limits;
+mod numbers;
 pub mod own;
 pub mod pid;
 pub mod state;

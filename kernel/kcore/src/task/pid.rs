@@ -5,7 +5,6 @@
 //! task is reaped and no group or session bears it any more (Linux `struct pid`, `free_pid`).
 
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -14,6 +13,7 @@ use abi::Errno;
 use abi::capability::{CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN};
 use hal::sync::IrqLock;
 
+use super::numbers::Numbers;
 use super::{Creds, Task};
 use crate::Result;
 use crate::sync::order;
@@ -48,7 +48,9 @@ pub struct PidNamespace {
 }
 
 struct Table {
+    /// The live identities. A number that was just taken is not here yet.
     pids: BTreeMap<i32, Weak<Pid>>,
+    taken: Numbers,
     last: i32,
 }
 
@@ -62,7 +64,7 @@ impl PidNamespace {
         Arc::new(Self {
             level: ancestors.len(),
             ancestors,
-            table: IrqLock::new(order::PIDS, Table { pids: BTreeMap::new(), last: 0 }),
+            table: IrqLock::new(order::PIDS, Table::new()),
             pid_max: AtomicI32::new(PID_MAX_DEFAULT),
         })
     }
@@ -87,18 +89,11 @@ impl PidNamespace {
     fn reserve(&self) -> Result<i32> {
         let max = self.pid_max.load(Ordering::Relaxed);
         let mut table = self.table.lock();
-        let mut candidate = table.last + 1;
-        for _ in 0..2 {
-            if candidate >= max {
-                candidate = RESERVED_PIDS.min(max - 1);
-            }
-            while candidate < max && table.pids.contains_key(&candidate) {
-                candidate += 1;
-            }
-            if candidate < max {
-                table.pids.insert(candidate, Weak::new());
-                table.last = candidate;
-                return Ok(candidate);
+        for from in [table.last + 1, RESERVED_PIDS.min(max - 1)] {
+            if let Some(number) = table.free_in(from, max) {
+                table.taken.insert(number.unsigned_abs() as usize);
+                table.last = number;
+                return Ok(number);
             }
         }
         Err(Errno::EAGAIN)
@@ -114,17 +109,30 @@ impl PidNamespace {
         if !creds.capable(CAP_CHECKPOINT_RESTORE) && !creds.capable(CAP_SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
-        match self.table.lock().pids.entry(number) {
-            Entry::Vacant(entry) => {
-                entry.insert(Weak::new());
-                Ok(number)
-            }
-            Entry::Occupied(_) => Err(Errno::EEXIST),
+        let mut table = self.table.lock();
+        if table.free_in(number, number + 1).is_none() {
+            return Err(Errno::EEXIST);
         }
+        table.taken.insert(number.unsigned_abs() as usize);
+        Ok(number)
     }
 
     fn release(&self, number: i32) {
-        self.table.lock().pids.remove(&number);
+        let mut table = self.table.lock();
+        table.pids.remove(&number);
+        table.taken.remove(number.unsigned_abs() as usize);
+    }
+}
+
+impl Table {
+    const fn new() -> Self {
+        Self { pids: BTreeMap::new(), taken: Numbers::new(), last: 0 }
+    }
+
+    /// The first free number from `from` on and below `max`.
+    fn free_in(&self, from: i32, max: i32) -> Option<i32> {
+        let number = i32::try_from(self.taken.first_free(from.unsigned_abs() as usize)).ok()?;
+        (number < max).then_some(number)
     }
 }
 

@@ -53,6 +53,7 @@ pub fn helper(arguments: &[String]) -> i32 {
         "helper:auxv" => {
             print(auxv().iter().map(|(key, value)| format!("{key}={value:x}")).collect::<Vec<_>>().join("|"))
         }
+        "helper:exit" => arguments[2].parse().unwrap_or(1),
         "helper:random" => print(
             auxv()
                 .iter()

@@ -75,17 +75,21 @@ const CALLS_OF_A_CHILD: u64 = 50;
 const PATIENCE_MS: i64 = 300;
 
 /// xorshift64*: the same seed gives the same calls.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 16) % limit
     }
 
@@ -111,7 +115,7 @@ impl Random {
 
 /// Makes `number` calls; 0 when the kernel and this process are still there.
 pub fn run(number: u64, seed: u64) -> i32 {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let directory = std::env::temp_dir().join(format!("fuzz.{}", std::process::id()));
     let _ = std::fs::create_dir_all(&directory);
     let _ = std::env::set_current_dir(&directory);

@@ -2,7 +2,8 @@
 //!
 //! `abitest FAMILY...` runs families, `abitest all` every one, `abitest FAMILY NAME` what is named like that;
 //! `abitest list` lists. Each case prints `ok FAMILY name` or `not ok FAMILY name: why`; the last line has the totals, and
-//! the exit status is 1 when a case failed. `abitest fuzz N SEED` makes N system calls at random in a child.
+//! the exit status is 1 when a case failed. `abitest fuzz N SEED` makes N system calls at random in a child; `abitest torture SECONDS
+//! SEED` sets processes on each other.
 //!
 //! The same source runs on a PC (`cargo run -p abitest -- all`), where Linux itself is the judge of the cases, under
 //! qemu-user, and on Drupe. What qemu-user is known to do otherwise is skipped when `ABITEST_QEMU_USER` is set.
@@ -28,6 +29,7 @@ mod pipe;
 mod poll;
 mod signal;
 mod time;
+mod torture;
 mod tty;
 mod wait;
 
@@ -168,6 +170,10 @@ fn main() {
             (Ok(number), Ok(seed)) => fuzz::run(number, seed),
             _ => usage(),
         },
+        ["torture", seconds, seed] => match (seconds.parse(), seed.parse()) {
+            (Ok(seconds), Ok(seed)) => torture::run(seconds, seed),
+            _ => usage(),
+        },
         ["all"] => run(FAMILIES, ""),
         [family, name] if find(family).is_some() && find(name).is_none() => {
             run(&[find(family).unwrap_or_default()], name)
@@ -186,7 +192,10 @@ fn find(name: &str) -> Option<(&'static str, &'static [Case])> {
 
 fn usage() -> i32 {
     let families: Vec<&str> = FAMILIES.iter().map(|(family, _)| *family).collect();
-    eprintln!("usage: abitest all | FAMILY... | FAMILY NAME | list | fuzz N SEED\nfamilies: {}", families.join(" "));
+    eprintln!(
+        "usage: abitest all | FAMILY... | FAMILY NAME | list | fuzz N SEED | torture SECONDS SEED\nfamilies: {}",
+        families.join(" ")
+    );
     2
 }
 

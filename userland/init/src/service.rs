@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::setup::ENVIRONMENT;
+use crate::setup::{self, ENVIRONMENT};
 use crate::shutdown::{self, Action};
 use crate::sys;
 
@@ -68,11 +68,11 @@ pub fn shells() -> Action {
     }
 }
 
-/// Starts `command` as leader of a session on the console.
+/// Starts `command` as leader of a session on the console's terminal.
 fn start(command: &mut Command) -> std::io::Result<u32> {
     command.env_clear().envs(ENVIRONMENT.iter().copied());
     command.current_dir(if Path::new("/root").is_dir() { "/root" } else { "/" });
-    sys::lead_session(command);
+    sys::lead_session(command, setup::terminal());
     // The child is known by its number from here on: reaping is one for all, ours and inherited.
     sys::spawn(command)
 }

@@ -1,11 +1,11 @@
 //! What a program may expect to find: the kernel's file systems, a console on 0, 1 and 2, an environment, a name.
 //! Nothing here ends init: what fails is said on the console, and the system comes up as far as it can.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 use crate::sys;
 
@@ -96,6 +96,17 @@ fn mount(mount: &Mount) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The terminal behind /dev/console, by its own name (`/dev/ttyAMA0`). Under that name it can be the controlling terminal of
+/// a session and has job control; /dev/console is for messages, and nobody shall be stopped for reading it.
+pub fn terminal() -> Option<CString> {
+    let number = sys::terminal_number(0)?;
+    let is_it = |entry: &fs::DirEntry| {
+        entry.metadata().is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == number)
+    };
+    let found = fs::read_dir("/dev").ok()?.filter_map(Result::ok).find(is_it)?;
+    CString::new(found.path().into_os_string().into_encoded_bytes()).ok()
 }
 
 /// Makes one link, unless the kernel has made it already.

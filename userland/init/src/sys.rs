@@ -1,7 +1,7 @@
 //! The system calls of init that std has no safe name for. All `unsafe` of this program is here; each function checks
 //! nothing and decides nothing, it only makes the call sound.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::{Error, Result};
 use std::process::Command;
 use std::time::Duration;
@@ -130,17 +130,40 @@ pub fn pause() {
     unsafe { libc::pause() };
 }
 
-/// Has the child lead a session whose controlling terminal is its standard input, with no signal blocked.
+/// The device number of the terminal behind `fd`, as `stat(2)` has it. On /dev/console it is the number of the terminal that
+/// is the console.
+pub fn terminal_number(fd: libc::c_int) -> Option<u64> {
+    // `_IOR('T', 0x32, unsigned int)`; the C library for musl has no name for it.
+    const TIOCGDEV: libc::c_int = 0x8004_5432_u32.cast_signed();
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the call writes one number.
+    check(unsafe { libc::ioctl(fd, TIOCGDEV as _, &raw mut number) }).ok()?;
+    Some(number.into())
+}
+
+/// Has the child lead a session whose controlling terminal is `terminal`, which becomes its standard streams, with no
+/// signal blocked. Without `terminal`, or when it cannot be opened, the streams stay what they are.
 ///
 /// The mask is ours otherwise: since Rust 1.66 a child of `Command` inherits it.
-pub fn lead_session(command: &mut Command) {
-    let prepare = || {
+pub fn lead_session(command: &mut Command, terminal: Option<CString>) {
+    let prepare = move || {
         let none = set_of(&[]);
-        // SAFETY: the three calls work on numbers and an initialised set, and are async-signal-safe, which
-        // is what a child between fork and exec may call.
+        // SAFETY: the calls work on numbers, an initialised set and a string that lives as long as the closure, and are
+        // async-signal-safe, which is what a child between fork and exec may call.
         unsafe {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             libc::setsid();
+            if let Some(terminal) = &terminal {
+                let fd = libc::open(terminal.as_ptr(), libc::O_RDWR);
+                if fd >= 0 {
+                    for standard in 0..=2 {
+                        libc::dup2(fd, standard);
+                    }
+                }
+                if fd > 2 {
+                    libc::close(fd);
+                }
+            }
             // A terminal that is another session's is not taken away from it; the shell then says it has no job control.
             libc::ioctl(0, libc::TIOCSCTTY as _, 0);
         }

@@ -13,6 +13,7 @@ use abi::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use hal::sync::SpinLock;
 
 use super::chrdev;
+use super::devpts;
 use super::file::{File, FileMode, FileOps, OffsetRule, OpsRef};
 use super::inode::{Inode, OpenRequest};
 use super::libfs::shared;
@@ -24,7 +25,7 @@ use crate::random;
 use crate::sync::order;
 use crate::task::{TaskState, current};
 use crate::tty::file::OpenMode;
-use crate::tty::pty::{PtyTable, SLAVE_MAJOR};
+use crate::tty::pty::SLAVE_MAJOR;
 use crate::tty::{self, OpenTty};
 
 /// A node of `/dev` that the kernel makes.
@@ -107,9 +108,9 @@ fn open_tty(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
     }))
 }
 
-/// Opens a new pseudo-terminal of the first devpts instance, owned by the caller.
+/// Opens a new pseudo-terminal, owned by the caller, of the devpts instance that belongs to this node.
 fn open_ptmx(request: &OpenRequest<'_>) -> Result<OpenTty> {
-    PtyTable::initial().open_master((request.creds.fsuid, request.creds.fsgid))
+    devpts::table_for(request.path)?.open_master((request.creds.fsuid, request.creds.fsgid))
 }
 
 fn open_serial(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
@@ -119,7 +120,7 @@ fn open_serial(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> 
 }
 
 fn open_slave(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
-    let slave = PtyTable::initial().find(minor_of(inode)).ok_or(Errno::EIO)?;
+    let slave = devpts::table_of(&inode.sb).and_then(|table| table.find(minor_of(inode))).ok_or(Errno::EIO)?;
     Ok(shared(OpenTty::open(&slave.tty, mode_of(request))?))
 }
 

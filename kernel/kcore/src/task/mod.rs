@@ -159,6 +159,9 @@ pub struct ThreadGroup {
     pub children: SpinLock<ChildUsage>,
     /// The controlling terminal (Linux `signal->tty`).
     pub tty: SpinLock<Option<Arc<Tty>>>,
+    /// The group that was in the foreground when the terminal was taken from this session leader by a hang-up
+    /// (Linux `signal->tty_old_pgrp`).
+    pub tty_old_pgrp: SpinLock<Option<Arc<Pid>>>,
     /// Interval and POSIX timers.
     pub timers: crate::time::ProcessTimers,
     /// PR_SET_CHILD_SUBREAPER.
@@ -454,6 +457,7 @@ impl ThreadGroup {
             max_rss_kib: AtomicU64::new(0),
             children: SpinLock::new(order::TASK_FIELDS, ChildUsage::default()),
             tty: SpinLock::new(order::TASK_FIELDS, None),
+            tty_old_pgrp: SpinLock::new(order::TASK_FIELDS, None),
             timers: crate::time::ProcessTimers::new(),
             is_subreaper: AtomicBool::new(false),
             did_exec: AtomicBool::new(false),

@@ -75,10 +75,10 @@ impl OpenTty {
     }
 
     /// TIOCGPTPEER: opens the slave of this master without a path. `flags` are open(2)'s.
-    fn install_peer(&self, flags: u64) -> Result<usize> {
+    fn install_peer(&self, master: &File, flags: u64) -> Result<usize> {
         let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
         let peer = Self::open(&self.tty, OpenMode { readable: true, no_control: flags & O_NOCTTY != 0 })?;
-        let file = crate::fs::devpts::slave_file(&self.tty, OpsRef::Shared(Arc::new(peer)), flags)?;
+        let file = crate::fs::devpts::slave_file(&master.path, &self.tty, OpsRef::Shared(Arc::new(peer)), flags)?;
         let task = crate::task::current();
         let fd = task.files().add(file, 0, task.rlimit(RLIMIT_NOFILE), OnExec::from_flags(flags))?;
         usize::try_from(fd).map_err(|_| Errno::EMFILE)
@@ -272,7 +272,7 @@ impl FileOps for OpenTty {
 
     fn ioctl(&self, file: &File, command: u32, argument: u64) -> Result<usize> {
         if command == abi::tty::TIOCGPTPEER && self.is_master() {
-            return self.install_peer(argument);
+            return self.install_peer(file, argument);
         }
         self.request(command, argument, file.mode().contains(FileMode::READ))
     }

@@ -67,6 +67,8 @@ fn set_controlling(tty: &Tty) {
     drop(old);
     let old = task.group.tty.lock().replace(tty.arc());
     drop(old);
+    let old = task.group.tty_old_pgrp.lock().take();
+    drop(old);
 }
 
 /// A session leader without a terminal that opens one gets it, unless it controls another session
@@ -205,20 +207,41 @@ fn clear_session(tty: &Tty, session: &Pid) {
     }
 }
 
-/// A session leader ends: its terminal is hung up, or for a pseudo-terminal only the foreground group
-/// (`disassociate_ctty`).
+/// A session leader ends: its terminal is hung up, or for a pseudo-terminal only the foreground group. If the terminal was
+/// hung up before, the group that was in the foreground then hears of it now (`disassociate_ctty`).
 pub fn disassociate_session(task: &Task) {
-    let Some(tty) = task.group.tty.lock().clone() else { return };
+    let Some(tty) = task.group.tty.lock().clone() else {
+        let old = task.group.tty_old_pgrp.lock().take();
+        if let Some(pgrp) = old {
+            send::send_pgrp(pgrp.global(), SIGHUP);
+            send::send_pgrp(pgrp.global(), SIGCONT);
+        }
+        return;
+    };
     if tty.pty().is_none() {
-        return hang_up(&tty);
+        return hang_up_for(&tty, Reason::LeaderExits);
     }
     signal_foreground(&tty, SIGHUP);
     clear_session(&tty, &group::session_of(task));
 }
 
-/// The line is gone (`__tty_hangup`): files open on it are dead, the session leader gets SIGHUP and SIGCONT, the
-/// foreground group SIGHUP, and nobody is controlled by it any more.
+/// Why a line is hung up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The line is gone, or vhangup(2).
+    Line,
+    /// The session leader ends: its jobs will have nobody who could tell them.
+    LeaderExits,
+}
+
+/// The line is gone: files open on it are dead, the session leader gets SIGHUP and SIGCONT, and nobody is controlled by it
+/// any more. It is the leader's to tell its jobs.
 pub(crate) fn hang_up(tty: &Tty) {
+    hang_up_for(tty, Reason::Line);
+}
+
+/// `__tty_hangup` with `tty_signal_session_leader`.
+fn hang_up_for(tty: &Tty, reason: Reason) {
     tty.generation.fetch_add(1, Ordering::AcqRel);
     let mut state = tty.state.lock();
     let (session, pgrp) = (state.session.take(), state.pgrp.take());
@@ -233,10 +256,12 @@ pub(crate) fn hang_up(tty: &Tty) {
             if process.pid.global() == leader {
                 send::send_kernel(&process, SIGHUP);
                 send::send_kernel(&process, SIGCONT);
+                let old = core::mem::replace(&mut *process.tty_old_pgrp.lock(), pgrp.clone());
+                drop(old);
             }
         }
     }
-    if let Some(pgrp) = &pgrp {
+    if let Some(pgrp) = pgrp.filter(|_| reason == Reason::LeaderExits) {
         send::send_pgrp(pgrp.global(), SIGHUP);
     }
     let all = abi::poll::POLLIN | abi::poll::POLLOUT | abi::poll::POLLERR | abi::poll::POLLHUP;

@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::Errno;
 use abi::poll::{POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
@@ -24,8 +24,12 @@ use crate::task::TaskState;
 
 /// Major number of the slaves (UNIX98_PTY_SLAVE_MAJOR).
 pub const SLAVE_MAJOR: u32 = 136;
-/// Most pseudo-terminals of one table (`/proc/sys/kernel/pty/max`).
-const MAX_PTYS: u32 = 4096;
+/// Most pseudo-terminals of all tables together (`/proc/sys/kernel/pty/max`).
+pub const MAX_PTYS: u32 = 4096;
+/// How many of them are kept for the mounts of the initial namespace (`/proc/sys/kernel/pty/reserve`).
+pub const RESERVED_PTYS: u32 = 1024;
+/// The largest number a table can be set to (`NR_UNIX98_PTY_MAX`).
+pub const LARGEST_TABLE: u32 = 1 << 20;
 
 /// The master's view of a pseudo-terminal.
 pub(crate) struct MasterSide {
@@ -61,27 +65,42 @@ impl Slave {
 /// The pseudo-terminals of one devpts instance.
 pub struct PtyTable {
     slaves: SpinLock<BTreeMap<u32, Slave>>,
+    limit: AtomicU32,
 }
 
 hal::global! {
-    static INITIAL: spin::Once<Arc<PtyTable>> = spin::Once::new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+}
+
+/// How many pseudo-terminals there are (`/proc/sys/kernel/pty/nr`).
+pub fn count() -> u32 {
+    COUNT.load(Ordering::Relaxed)
 }
 
 impl PtyTable {
-    /// A table of its own (a devpts mount with `newinstance`, which is every mount today).
+    /// The table of a new devpts instance.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { slaves: SpinLock::new(order::CHANNEL, BTreeMap::new()) })
+        Arc::new(Self { slaves: SpinLock::new(order::CHANNEL, BTreeMap::new()), limit: AtomicU32::new(LARGEST_TABLE) })
     }
 
-    /// The table of the first devpts mount and of `/dev/ptmx`.
-    pub fn initial() -> Arc<Self> {
-        INITIAL.call_once(Self::new).clone()
+    /// The mount option `max`: numbers below it are given.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// What [`PtyTable::set_limit`] has set.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Opens a new pseudo-terminal's master. `ENOSPC` when there are too many.
     pub fn open_master(self: &Arc<Self>, owner: (u32, u32)) -> Result<OpenTty> {
         let mut slaves = self.slaves.lock();
-        let number = (0..MAX_PTYS).find(|number| !slaves.contains_key(number)).ok_or(Errno::ENOSPC)?;
+        let number = (0..self.limit()).find(|number| !slaves.contains_key(number)).ok_or(Errno::ENOSPC)?;
+        if COUNT.fetch_add(1, Ordering::Relaxed) >= MAX_PTYS {
+            COUNT.fetch_sub(1, Ordering::Relaxed);
+            return Err(Errno::ENOSPC);
+        }
         let master = MasterSide {
             readable: WaitQueue::new(),
             writable: WaitQueue::new(),
@@ -108,6 +127,7 @@ impl PtyTable {
 
     fn remove(&self, number: u32) {
         let gone = self.slaves.lock().remove(&number);
+        COUNT.fetch_sub(1, Ordering::Relaxed);
         drop(gone);
     }
 }

@@ -15,6 +15,7 @@ use crate::fs::{fdtable, pipe};
 use crate::mm::MMAP_MIN_ADDR;
 use crate::sync::order;
 use crate::task::{clone, coredump, current};
+use crate::tty::pty;
 use crate::{printk, random, version};
 
 pub(super) static ENTRIES: &[Entry] = &[
@@ -85,9 +86,9 @@ static RANDOM: &[Entry] = &[
 ];
 
 static PTY: &[Entry] = &[
-    Entry::text("max", |text| number(text, 4096)),
-    Entry::text("nr", |text| number(text, crate::tty::pty::PtyTable::initial().list().len() as u64)),
-    Entry::text("reserve", |text| number(text, 1024)),
+    Entry::text("max", |text| number(text, pty::MAX_PTYS.into())),
+    Entry::text("nr", |text| number(text, pty::count().into())),
+    Entry::text("reserve", |text| number(text, pty::RESERVED_PTYS.into())),
 ];
 
 static YAMA: &[Entry] = &[Entry::text("ptrace_scope", |text| number(text, 0))];

@@ -8,7 +8,7 @@
 mod balance;
 pub mod class;
 mod entity;
-mod fair;
+pub(crate) mod fair;
 pub mod load;
 mod policy;
 pub mod weight;

@@ -16,12 +16,14 @@
 
 pub mod image;
 mod libc;
+mod queue;
 
 use hal::hosted::{self, Config, User};
 
 use crate::init::{BootParams, Power};
 pub use image::{Archive, Kind};
 pub use libc::{Disposition, Libc, Status, Waited};
+pub use queue::Queue;
 
 /// Frames that nobody uses, those that the kernel keeps ready included.
 pub fn free_frames() -> u64 {

@@ -20,8 +20,8 @@ use crate::machine::{Machine, PROMPT};
 use crate::options::Options;
 use crate::qemu::{Boot, Console};
 use crate::sdcard;
-use crate::setup::Outfit;
-use crate::workspace;
+use crate::setup::{self, Outfit};
+use crate::workspace::{self, Profile};
 
 /// The whole life of a machine in a test, in wall-clock time on a busy build machine.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -103,11 +103,16 @@ impl Bench {
 
     /// Runs a BusyBox command on this machine.
     pub fn busybox_here(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
+        Ok(String::from_utf8(self.busybox_here_bytes(arguments, input)?)?)
+    }
+
+    /// The same for output that is no text.
+    fn busybox_here_bytes(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
         let mut command = Command::new(&self.outfit.qemu_user);
         command.arg(&self.outfit.busybox).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("no input")?.write_all(input)?;
-        Ok(String::from_utf8(child.wait_with_output()?.stdout)?)
+        Ok(child.wait_with_output()?.stdout)
     }
 }
 
@@ -165,6 +170,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("script errors are the messages of Linux", error_messages),
     ("a process that takes all memory is killed and the shell goes on", memory_hog),
     ("a crash of a program is its own", crash),
+    ("gdb opens a core and shows its three threads", core_in_gdb),
     ("the long script prints what it prints on Linux", long_script),
     ("Debian's own programs do what they do on Linux", debian_programs),
     ("EXTRA lays files over the root file system", overlay),
@@ -477,6 +483,40 @@ fn crash(bench: &Bench) -> Result<()> {
     let mut machine = bench.boot()?;
     same(&mut machine, "sh -c 'kill -SEGV $$' 2>/dev/null; echo $?", "139\n")?;
     same(&mut machine, "sh -c 'kill -ILL $$' 2>/dev/null; echo $?", "132\n")
+}
+
+/// The core comes over the console as text; gdb on this machine looks at it beside the program.
+fn core_in_gdb(bench: &Bench) -> Result<()> {
+    let gdb = setup::gdb()?;
+    let program = workspace::artifact(workspace::USER_TARGET, Profile::Release, "abitest");
+    let command = "cd /tmp; /usr/bin/abitest helper:core; echo status $?; gzip -c core | base64";
+    let console = bench.boot_command(command, &[])?;
+    let output = between_marks(&console)?;
+    ensure!(output.contains("status 139"), "the program did not crash:\n{output}");
+    let text = output.split_once("status 139").map_or("", |(_, text)| text);
+    let core = Scratch::new("core");
+    let packed = Scratch::new("core.gz");
+    let printed = Scratch::new("core.text");
+    fs::write(printed.path(), text)?;
+    let decoded = bench.busybox_here_bytes(&["base64", "-d", &printed.path().to_string_lossy()], b"")?;
+    fs::write(packed.path(), decoded)?;
+    let unpacked = Command::new("gzip").arg("-dc").stdin(fs::File::open(packed.path())?).output()?.stdout;
+    fs::write(core.path(), &unpacked)?;
+    let mut debugger = Command::new(gdb);
+    debugger.args(["-batch", "-nx", "-ex", "info threads", "-ex", "thread apply all backtrace"]);
+    let shown = debugger.arg(&program).arg(core.path()).output()?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned() + &String::from_utf8_lossy(&shown.stderr);
+    ensure!(shown.contains("SIGSEGV"), "gdb does not know the signal:\n{shown}");
+    ensure!(shown.matches("\nThread ").count() == 3, "gdb does not see three threads:\n{shown}");
+    // Who calls whom, in each thread.
+    for chain in [&["inner_function", "outer_function"][..], &["first_thread_waits"], &["second_thread_waits"]] {
+        let has_chain = |part: &str| {
+            let found = chain.iter().map(|name| part.find(name)).collect::<Option<Vec<_>>>();
+            found.is_some_and(|places| places.is_sorted())
+        };
+        ensure!(shown.split("\nThread ").any(has_chain), "no thread is in {chain:?}:\n{shown}");
+    }
+    Ok(())
 }
 
 /// A script and what Debian's Linux printed for it on the same machine ([`record`]).

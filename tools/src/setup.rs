@@ -72,6 +72,16 @@ fn qemu(options: &Options) -> Result<PathBuf> {
     apt::find_program(name).ok_or_else(|| anyhow!("qemu-system-arm was installed, but there is no {name}"))
 }
 
+/// A gdb that reads arm64 cores, for the tests.
+pub fn gdb() -> Result<PathBuf> {
+    let name = "gdb-multiarch";
+    if let Some(path) = apt::find_program(name) {
+        return Ok(path);
+    }
+    Apt::open(Architecture::Host)?.install(&[name]).context("install gdb-multiarch")?;
+    apt::find_program(name).ok_or_else(|| anyhow!("gdb-multiarch was installed, but there is no {name}"))
+}
+
 /// `QEMU emulator version 10.0.2 (...)` is (10, 0).
 fn version_of(qemu: &Path) -> Option<(u32, u32)> {
     parse_version(&steps::ask(Command::new(qemu).arg("--version")).ok()?)

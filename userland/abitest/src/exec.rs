@@ -45,6 +45,7 @@ pub fn helper(arguments: &[String]) -> i32 {
         0
     };
     match arguments[1].as_str() {
+        "helper:core" => crate::limits::crash_with_threads(),
         "helper:argv" => print(arguments.join("|")),
         "helper:count" => print(arguments.len().to_string()),
         "helper:env" => {

@@ -523,6 +523,43 @@ fn note_types(core: &[u8]) -> Vec<u32> {
     types
 }
 
+/// For a debugger: three threads in three functions with names, one of which crashes (`helper:core`).
+pub fn crash_with_threads() -> i32 {
+    let _ = limit(RLIMIT_CORE, INFINITY, INFINITY);
+    let flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    for body in [first_thread_waits as extern "C" fn(usize) -> i32, second_thread_waits] {
+        if clone_on_stack(flags, std::ptr::null_mut(), 0, body, 0).is_err() {
+            return 1;
+        }
+    }
+    sleep_ms(100);
+    outer_function(0x1234)
+}
+
+#[inline(never)]
+extern "C" fn first_thread_waits(_: usize) -> i32 {
+    sleep_ms(1_000_000);
+    std::hint::black_box(1)
+}
+
+#[inline(never)]
+extern "C" fn second_thread_waits(_: usize) -> i32 {
+    sleep_ms(2_000_000);
+    std::hint::black_box(2)
+}
+
+#[inline(never)]
+fn outer_function(value: usize) -> i32 {
+    std::hint::black_box(inner_function(value)) + 1
+}
+
+/// Reads where nothing is.
+#[inline(never)]
+fn inner_function(address: usize) -> i32 {
+    touch(address);
+    std::hint::black_box(3)
+}
+
 extern "C" fn sleep_for_ever(_: usize) -> i32 {
     loop {
         sleep_ms(1000);

@@ -7,8 +7,9 @@
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use kcore::init::PANIC_SECONDS;
 use spin::Once;
 
 use crate::board::Region;
@@ -22,16 +23,13 @@ const MAX_FRAMES: usize = 48;
 
 /// Which CPU panics, plus one; 0 while none does.
 static PANICKING: AtomicUsize = AtomicUsize::new(0);
-/// `panic=`: 0 stays, a positive number waits so many seconds and restarts, a negative one ends at once (Linux restarts at
-/// once; we switch off, because a test that panicked has to end).
-static TIMEOUT_SECONDS: AtomicI64 = AtomicI64::new(0);
 /// Where the kernel was linked, for the table of names.
 static KERNEL_START: AtomicU64 = AtomicU64::new(0);
 static SYMBOLS: Once<Symbols> = Once::new();
 
 /// Sets what happens after a panic from the value of `panic=`.
 pub fn set_timeout(value: Option<&str>) {
-    TIMEOUT_SECONDS.store(value.and_then(|text| text.parse().ok()).unwrap_or(0), Ordering::Relaxed);
+    PANIC_SECONDS.store(value.and_then(|text| text.parse().ok()).unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Fails in the way that `drupe.test=` asks for, so that tests can look at the report.
@@ -140,7 +138,7 @@ fn report(info: &PanicInfo<'_>) {
 
 /// What `panic=` wants.
 fn end() -> ! {
-    let seconds = TIMEOUT_SECONDS.load(Ordering::Relaxed);
+    let seconds = i64::from(PANIC_SECONDS.load(Ordering::Relaxed));
     if seconds < 0 {
         power::power_off();
     }

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use abi::Errno;
 use abi::fcntl::AT_FDCWD;
@@ -54,6 +54,10 @@ hal::global! {
     static HANDLERS: Once<&'static Handlers> = Once::new();
     static SECONDARIES: AtomicUsize = AtomicUsize::new(0);
 }
+
+/// `/proc/sys/kernel/panic`, at boot `panic=`: 0 stays after a panic, a positive number waits so many seconds and restarts,
+/// a negative one ends at once (Linux restarts at once; we switch off, because a test that panicked has to end).
+pub static PANIC_SECONDS: AtomicI32 = AtomicI32::new(0);
 
 /// The value of `name=value` on the command line, or "" for a bare `name`. The last one counts, as in Linux.
 pub fn parameter(name: &str) -> Option<&'static str> {

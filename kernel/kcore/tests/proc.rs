@@ -143,7 +143,8 @@ fn every_file_about_a_process_can_be_read() {
         for process in ["self", "2", "self/task/1"] {
             for name in names(init, &format!("/proc/{process}")) {
                 let path = format!("/proc/{process}/{name}");
-                if ["mem", "fd", "fdinfo", "ns", "task", ".", "..", "exe", "cwd", "root"].contains(&&*name) {
+                if ["mem", "fd", "fdinfo", "ns", "task", "map_files", ".", "..", "exe", "cwd", "root"].contains(&&*name)
+                {
                     continue;
                 }
                 let result = init.slurp(&path);
@@ -343,5 +344,227 @@ fn names_and_log_through_system_calls() {
             assert_eq!(user.call(nr::GETRANDOM, &[log, 400, 0]), Ok(400));
             assert_eq!(user.call(nr::GETRANDOM, &[log, 1, 99]), Err(Errno::EINVAL));
         });
+    });
+}
+
+fn set(user: &mut User, path: &str, value: &str) -> Result<usize, Errno> {
+    let fd = user.open(path, f::O_WRONLY, 0)?;
+    let written = user.write_fd(fd, value.as_bytes());
+    user.close(fd).unwrap();
+    written
+}
+
+/// The number behind `name` in a text of such lines.
+fn number(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn io_counts_what_was_read_and_written() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let before = text(init, "/proc/self/io");
+        let (read, write) = init.pipe(0).unwrap();
+        init.write_fd(write, &[1; 300]).unwrap();
+        assert_eq!(init.read_fd(read, 200).unwrap().len(), 200);
+        let after = text(init, "/proc/self/io");
+        // The text itself was read in between.
+        assert!(number(&after, "rchar:") >= number(&before, "rchar:") + 200);
+        assert_eq!(number(&after, "wchar:"), number(&before, "wchar:") + 300);
+        assert_eq!(number(&after, "syscw:"), number(&before, "syscw:") + 1);
+        assert_eq!(after.lines().count(), 7);
+    });
+}
+
+#[test]
+fn children_are_those_of_the_thread() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        assert_eq!(text(init, "/proc/1/task/1/children"), "");
+        let children: Vec<i32> = (0..2)
+            .map(|_| {
+                init.fork(|child| {
+                    child.pause();
+                    0
+                })
+            })
+            .collect();
+        assert_eq!(text(init, "/proc/1/task/1/children"), format!("{} {} ", children[0], children[1]));
+        assert_eq!(init.open("/proc/1/children", f::O_RDONLY, 0), Err(Errno::ENOENT));
+        for child in children {
+            init.kill(child, abi::signal::SIGKILL).unwrap();
+            init.wait_for(child);
+        }
+    });
+}
+
+#[test]
+fn the_call_that_a_task_sleeps_in_is_shown() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        assert_eq!(text(init, "/proc/self/syscall"), "running\n");
+        let child = init.fork(|child| {
+            child.pause();
+            0
+        });
+        init.sleep_ns(1_000_000).unwrap();
+        let shown = text(init, &format!("/proc/{child}/syscall"));
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        assert_eq!(words.len(), 9, "{shown}");
+        let number: usize = words[0].parse().unwrap();
+        assert!([nr::PPOLL, nr::RT_SIGSUSPEND].contains(&number), "{shown}");
+        init.kill(child, abi::signal::SIGKILL).unwrap();
+        init.wait_for(child);
+    });
+}
+
+#[test]
+fn mapped_files_are_links_by_address() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let names = names(init, "/proc/self/map_files");
+        let maps = text(init, "/proc/self/maps");
+        let first = maps.lines().find(|line| line.ends_with("/init")).unwrap();
+        let (start, end) = first.split(' ').next().unwrap().split_once('-').unwrap();
+        let name = format!("{}-{}", start.trim_start_matches('0'), end.trim_start_matches('0'));
+        assert!(names.iter().any(|known| *known == name), "{name} in {names:?}");
+        assert_eq!(readlink(init, &format!("/proc/self/map_files/{name}")).as_deref(), Ok("/init"));
+        assert_eq!(init.open("/proc/self/map_files/1-2", f::O_RDONLY, 0), Err(Errno::ENOENT));
+    });
+}
+
+#[test]
+fn timer_slack_is_set_by_number_and_reset_by_zero() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        assert_eq!(text(init, "/proc/self/timerslack_ns"), "50000\n");
+        set(init, "/proc/self/timerslack_ns", "123").unwrap();
+        assert_eq!(text(init, "/proc/self/timerslack_ns"), "123\n");
+        set(init, "/proc/self/timerslack_ns", "0").unwrap();
+        assert_eq!(text(init, "/proc/self/timerslack_ns"), "50000\n");
+        assert_eq!(set(init, "/proc/self/timerslack_ns", "x"), Err(Errno::EINVAL));
+    });
+}
+
+#[test]
+fn sched_has_linux_columns() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let sched = text(init, "/proc/self/sched");
+        let lines: Vec<&str> = sched.lines().collect();
+        assert_eq!(lines[0], "init (1, #threads: 1)");
+        assert_eq!(lines[1], "-".repeat(67));
+        assert!(lines.iter().any(|line| *line == format!("{:<45}:{:>21}", "se.load.weight", 1_048_576)));
+        assert!(lines.iter().any(|line| *line == format!("{:<45}:{:>21}", "prio", 120)));
+    });
+}
+
+#[test]
+fn the_peak_of_a_size_outlives_it() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let area = init.mmap(1 << 20, abi::mman::PROT_READ);
+        init.munmap(area, 1 << 20).unwrap();
+        let status = text(init, "/proc/self/status");
+        assert!(number(&status, "VmPeak:") >= number(&status, "VmSize:") + 1024);
+        assert!(number(&status, "VmPTE:") > 0);
+    });
+}
+
+#[test]
+fn settings_take_numbers_within_their_bounds() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        for (path, good, bad) in [
+            ("kernel/pid_max", "400", "300"),
+            ("kernel/threads-max", "100", "0"),
+            ("kernel/core_uses_pid", "1", "x"),
+            ("kernel/core_pipe_limit", "7", "-1"),
+            ("kernel/panic", "-5", "now"),
+            ("kernel/randomize_va_space", "0", "3"),
+            ("kernel/overflowuid", "99", "65536"),
+            ("kernel/ctrl-alt-del", "0", ""),
+            ("fs/suid_dumpable", "2", "3"),
+            ("fs/protected_symlinks", "0", "2"),
+            ("fs/protected_regular", "2", "3"),
+            ("fs/file-max", "5000", "9223372036854775808"),
+            ("fs/nr_open", "2048", "63"),
+            ("vm/max_map_count", "1000", "-1"),
+            ("vm/overcommit_memory", "1", "3"),
+            ("vm/panic_on_oom", "0", "3"),
+        ] {
+            let path = format!("/proc/sys/{path}");
+            set(init, &path, good).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(text(init, &path), format!("{good}\n"), "{path}");
+            assert_eq!(set(init, &path, bad), Err(Errno::EINVAL), "{path}");
+            assert_eq!(text(init, &path), format!("{good}\n"), "{path}");
+        }
+    });
+}
+
+#[test]
+fn users_cannot_change_settings() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let child = init.fork(|child| {
+            child.call(nr::SETRESUID, &[1000, 1000, 1000]).unwrap();
+            for path in ["kernel/pid_max", "kernel/core_pattern", "fs/file-max", "vm/max_map_count"] {
+                assert_eq!(set(child, &format!("/proc/sys/{path}"), "1"), Err(Errno::EACCES), "{path}");
+            }
+            0
+        });
+        assert_eq!(init.wait_for(child).exit_code(), Some(0));
+    });
+}
+
+#[test]
+fn settings_of_files_hold() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        set(init, "/proc/sys/fs/nr_open", "64").unwrap();
+        let limit = abi::resource::Rlimit { rlim_cur: 65, rlim_max: 65 };
+        let which = u64::from(abi::resource::RLIMIT_NOFILE);
+        assert_eq!(init.call_with(nr::SETRLIMIT, &[which], &limit, &[]).map(drop), Err(Errno::EPERM));
+        let open = number(&text(init, "/proc/sys/fs/file-nr"), "");
+        set(init, "/proc/sys/fs/file-max", "1").unwrap();
+        assert!(open > 1);
+        let child = init.fork(|child| {
+            child.call(nr::SETRESUID, &[1000, 1000, 1000]).unwrap();
+            assert_eq!(child.open("/proc/self/stat", f::O_RDONLY, 0), Err(Errno::ENFILE));
+            assert_eq!(child.pipe(0), Err(Errno::ENFILE));
+            0
+        });
+        assert_eq!(init.wait_for(child).exit_code(), Some(0));
+        set(init, "/proc/sys/fs/file-max", "1000").unwrap();
+        set(init, "/proc/sys/vm/max_map_count", "5").unwrap();
+        let shared = abi::mman::MAP_SHARED | abi::mman::MAP_ANONYMOUS;
+        let maps: Vec<_> = (0..6).map(|_| init.try_mmap(0, 4096, abi::mman::PROT_READ, shared, -1, 0)).collect();
+        assert_eq!(maps.last(), Some(&Err(Errno::ENOMEM)));
+    });
+}
+
+#[test]
+fn links_of_others_in_shared_directories_are_not_followed() {
+    Machine::new().run(|init| {
+        mount(init, "proc", "/proc");
+        let at = f::AT_FDCWD as u64;
+        init.scoped(|user| {
+            let (tmp, target, link) =
+                (user.push_string("/tmp"), user.push_string("/etc"), user.push_string("/tmp/link"));
+            user.call(nr::FCHMODAT, &[at, tmp, 0o1777]).unwrap();
+            user.call(nr::SYMLINKAT, &[target, at, link]).unwrap();
+            user.call(nr::FCHOWNAT, &[at, link, 1000, 1000, 0x100]).unwrap();
+        });
+        assert_eq!(init.open("/tmp/link", f::O_RDONLY, 0), Err(Errno::EACCES));
+        assert_eq!(init.open("/tmp/link/passwd", f::O_RDONLY, 0), Err(Errno::ENOENT), "in the middle it is followed");
+        set(init, "/proc/sys/fs/protected_symlinks", "0").unwrap();
+        init.open("/tmp/link", f::O_RDONLY, 0).expect("followed");
+        let file = init.open("/tmp/file", f::O_CREAT | f::O_WRONLY, 0o666).unwrap();
+        init.call(nr::FCHOWN, &[file as u64, 1000, 1000]).unwrap();
+        init.open("/tmp/file", f::O_CREAT | f::O_WRONLY, 0o666).expect("not protected by default");
+        set(init, "/proc/sys/fs/protected_regular", "1").unwrap();
+        assert_eq!(init.open("/tmp/file", f::O_CREAT | f::O_WRONLY, 0o666), Err(Errno::EACCES));
+        init.open("/tmp/file", f::O_WRONLY, 0).expect("without O_CREAT it is no trap");
     });
 }

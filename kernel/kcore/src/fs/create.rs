@@ -109,7 +109,8 @@ fn may_link(inode: &Inode, creds: &Creds) -> Result<()> {
     let safe = inode.is_regular()
         && !privileged_program
         && check(inode, creds, permission::MAY_READ | permission::MAY_WRITE).is_ok();
-    if safe || creds.fsuid == inode.uid() || creds.capable(CAP_FOWNER) || creds.capable(CAP_DAC_OVERRIDE) {
+    let is_off = permission::PROTECTED_HARDLINKS.load(core::sync::atomic::Ordering::Relaxed) == 0;
+    if is_off || safe || creds.fsuid == inode.uid() || creds.capable(CAP_FOWNER) || creds.capable(CAP_DAC_OVERRIDE) {
         return Ok(());
     }
     Err(Errno::EPERM)

@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use core::any::Any;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::fcntl as f;
@@ -24,6 +24,27 @@ use crate::sync::{Mutex, MutexGuard, order};
 
 /// What `poll` says of a file that is always ready (Linux `DEFAULT_POLLMASK`): POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM.
 pub const DEFAULT_POLLMASK: u32 = 0x145;
+
+hal::global! {
+    /// Open files of the whole system.
+    static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
+    /// `/proc/sys/fs/file-max`.
+    pub static FILE_MAX: AtomicU64 = AtomicU64::new(i64::MAX as u64);
+}
+
+/// How many files are open in the whole system.
+pub fn open_files() -> u64 {
+    OPEN_FILES.load(Ordering::Relaxed)
+}
+
+/// Whether one more may be: `ENFILE` beyond file-max, but for CAP_SYS_ADMIN (Linux `alloc_empty_file`).
+pub fn admit() -> Result<()> {
+    let most = FILE_MAX.load(Ordering::Relaxed);
+    if open_files() >= most && !crate::task::current().capable(abi::capability::CAP_SYS_ADMIN) {
+        return Err(Errno::ENFILE);
+    }
+    Ok(())
+}
 
 /// How the file offset takes part in reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,6 +241,7 @@ impl File {
         let inode = path.dentry.inode().clone();
         let rule = ops.offset_rule();
         let flags = flags & !(f::O_CREAT | f::O_EXCL | f::O_NOCTTY | f::O_TRUNC | f::O_CLOEXEC);
+        OPEN_FILES.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             path,
             inode,
@@ -374,6 +396,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
         if self.mode.contains(FileMode::PATH) {
             return;
         }

@@ -13,7 +13,7 @@ use abi::Errno;
 use super::dentry::{Cached, Dentry, NameHash};
 use super::inode::LinkTarget;
 use super::mount::{self, Path};
-use super::permission::check_search;
+use super::permission::{self, check_search};
 use crate::Result;
 use crate::task::Creds;
 
@@ -301,6 +301,10 @@ impl<'a> Walker<'a> {
             return Err(Errno::ELOOP);
         }
         let inode = link.inode();
+        let is_last = self.pending.is_empty() && self.current_text()[self.position..].iter().all(|byte| *byte == b'/');
+        if is_last {
+            permission::may_follow(self.at.dentry.inode(), inode, self.creds)?;
+        }
         match inode.ops().follow_link(inode)? {
             LinkTarget::Jump(place) => {
                 if flags & resolve::NO_MAGICLINKS != 0 {

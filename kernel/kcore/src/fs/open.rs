@@ -84,6 +84,9 @@ impl OpenHow {
 
 /// Opens `path`.
 pub fn open(context: WalkContext<'_>, path: &[u8], how: OpenHow, umask: u32) -> Result<Arc<File>> {
+    if hal::thread::has_current() {
+        super::file::admit()?;
+    }
     let last = if how.has(f::O_NOFOLLOW) || how.has(f::O_CREAT | f::O_EXCL) { Last::NoFollow } else { Last::Follow };
     if how.has(f::O_TMPFILE) {
         return open_tmpfile(context, path, how, umask);
@@ -109,7 +112,10 @@ pub fn open(context: WalkContext<'_>, path: &[u8], how: OpenHow, umask: u32) -> 
                     continue;
                 }
             }
-            Found::Existing(dentry) => walker.go_to(dentry)?,
+            Found::Existing(dentry) => {
+                permission::may_create_in_sticky(walker.at.dentry.inode(), dentry.inode(), walker.creds())?;
+                walker.go_to(dentry)?;
+            }
         }
         if walker.at.dentry.inode().is_dir() {
             return Err(Errno::EISDIR);

@@ -1,8 +1,10 @@
 //! Who may do what with an inode: path_resolution(7) "Permissions", capabilities(7), Linux `generic_permission`.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use abi::Errno;
 use abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
-use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISVTX};
+use abi::stat::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_ISGID, S_ISVTX};
 
 use super::dentry::Dentry;
 use super::inode::Inode;
@@ -84,6 +86,44 @@ pub enum Victim {
     NotDirectory,
     /// Either, for exchanges.
     Any,
+}
+
+hal::global! {
+    /// `/proc/sys/fs/protected_symlinks`.
+    pub static PROTECTED_SYMLINKS: AtomicU32 = AtomicU32::new(1);
+    /// `/proc/sys/fs/protected_hardlinks`.
+    pub static PROTECTED_HARDLINKS: AtomicU32 = AtomicU32::new(1);
+    /// `/proc/sys/fs/protected_fifos`.
+    pub static PROTECTED_FIFOS: AtomicU32 = AtomicU32::new(0);
+    /// `/proc/sys/fs/protected_regular`.
+    pub static PROTECTED_REGULAR: AtomicU32 = AtomicU32::new(0);
+}
+
+/// Whether the link at the end of a path may be followed (Linux `may_follow_link`): not somebody else's in a sticky
+/// directory that everybody may write, which is where traps are laid.
+pub fn may_follow(dir: &Inode, link: &Inode, creds: &Creds) -> Result<()> {
+    const TRAP: u32 = S_ISVTX | 0o2;
+    let safe = PROTECTED_SYMLINKS.load(Ordering::Relaxed) == 0
+        || creds.fsuid == link.uid()
+        || dir.mode() & TRAP != TRAP
+        || dir.uid() == link.uid();
+    if safe { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Whether open(2) with O_CREAT may open what is there already (Linux `may_create_in_sticky`): not somebody else's FIFO or
+/// file in a sticky directory, if the settings say so.
+pub fn may_create_in_sticky(dir: &Inode, found: &Inode, creds: &Creds) -> Result<()> {
+    let level = match found.kind() {
+        S_IFIFO => PROTECTED_FIFOS.load(Ordering::Relaxed),
+        S_IFREG => PROTECTED_REGULAR.load(Ordering::Relaxed),
+        _ => 0,
+    };
+    let mode = dir.mode();
+    let is_own = found.uid() == dir.uid() || found.uid() == creds.fsuid;
+    if level == 0 || mode & S_ISVTX == 0 || is_own {
+        return Ok(());
+    }
+    if mode & 0o2 != 0 || mode & 0o20 != 0 && level >= 2 { Err(Errno::EACCES) } else { Ok(()) }
 }
 
 /// Whether `victim`'s name may be taken out of `dir` (Linux `may_delete`): `EACCES`, `EPERM` by the sticky bit.

@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use abi::signal::SIGKILL;
 
@@ -17,12 +17,24 @@ const EXEMPT: i32 = -1000;
 /// How long a faulting task waits for the victim's memory, ns.
 const PATIENCE_NS: u64 = 10_000_000;
 
+hal::global! {
+    /// `/proc/sys/vm/panic_on_oom`.
+    pub static PANIC_ON_OOM: AtomicU32 = AtomicU32::new(0);
+    /// `/proc/sys/vm/oom_kill_allocating_task`.
+    pub static KILL_ALLOCATING_TASK: AtomicU32 = AtomicU32::new(0);
+}
+
 /// Kills the process that is worst by [`badness`] and lets it give its memory back. With nobody to kill, waits.
 pub fn kill_a_process(faulting: &Task) {
+    assert!(PANIC_ON_OOM.load(Ordering::Relaxed) == 0, "Out of memory: system-wide panic_on_oom is enabled");
     // Somebody is on its way out already: its memory may be enough.
     let candidates = candidates();
     let dying = candidates.iter().any(|task| task.group.signals.exiting().is_some());
-    let worst = candidates.iter().map(|task| (badness(task), task)).max_by_key(|(points, _)| *points);
+    // `oom_kill_allocating_task`: no search.
+    let asked = KILL_ALLOCATING_TASK.load(Ordering::Relaxed) != 0;
+    let may_be_victim = |task: &&Arc<Task>| !asked || Arc::ptr_eq(&task.group, &faulting.group);
+    let worst =
+        candidates.iter().filter(may_be_victim).map(|task| (badness(task), task)).max_by_key(|(points, _)| *points);
     if let Some((points, victim)) = worst.filter(|(points, _)| *points > 0 && !dying) {
         log::error!(
             "Out of memory: Killed process {} ({}) total-rss:{}kB, UID:{} oom_score_adj:{}",

@@ -12,6 +12,8 @@ hal::global! {
     pub static MAX_MAP_COUNT: AtomicU32 = AtomicU32::new(65_530);
     /// `overcommit_memory`: 0 refuses what can never be there, 1 refuses nothing.
     pub static OVERCOMMIT: AtomicU32 = AtomicU32::new(0);
+    /// `randomize_va_space` of `/proc/sys/kernel`: 0 puts everything at fixed places.
+    pub static RANDOMIZE: AtomicU32 = AtomicU32::new(2);
 }
 
 /// Areas that an address space may have.

@@ -50,6 +50,8 @@ pub struct Space {
     /// Resident pages. Atomic so that a fault can count while it borrows a VMA; written under the lock alone.
     resident: AtomicI64,
     total_pages: u64,
+    /// Most that `total_pages` was when it was about to fall.
+    max_total: u64,
     locked_pages: u64,
     /// Addresses that `/proc/PID/stat` shows and exec sets.
     pub marks: Marks,
@@ -176,8 +178,14 @@ pub struct Counters {
     pub resident: u64,
     /// Resident pages of files.
     pub shared: u64,
-    /// Executable areas of files.
+    /// The program's own code.
     pub text: u64,
+    /// All code: executable areas that cannot be written.
+    pub code: u64,
+    /// Page tables.
+    pub tables: u64,
+    /// Most that all areas ever had.
+    pub max_total: u64,
     /// Private writable areas.
     pub data: u64,
     /// Stack areas.
@@ -393,6 +401,7 @@ impl Mm {
             table,
             resident: AtomicI64::new(0),
             total_pages: 0,
+            max_total: 0,
             locked_pages: 0,
             marks: Marks::default(),
             brk: 0,
@@ -500,6 +509,7 @@ impl Mm {
             table: table?,
             resident: AtomicI64::new(space.resident.load(Ordering::Relaxed)),
             total_pages: space.total_pages,
+            max_total: space.total_pages,
             locked_pages: 0,
             marks: space.marks,
             brk: space.brk,
@@ -607,6 +617,7 @@ impl Mm {
         space.table.own_edges(start, end, &self.hardware)?;
         space.split_at(start);
         space.split_at(end);
+        space.max_total = space.max_total.max(space.total_pages);
         while let Some(at) = space.vmas.range(start..end).next().map(|(at, _)| *at) {
             let vma = space.vmas.remove(&at).expect("listed above");
             space.total_pages -= vma.pages();
@@ -735,7 +746,10 @@ impl Mm {
             total: space.total_pages,
             resident: space.resident(),
             shared: space.vmas.values().map(|vma| file_pages(&space, vma)).sum(),
-            text: sum(|vma| vma.protection.exec && vma.mapping().is_some()),
+            text: (space.marks.end_code.next_multiple_of(PAGE) - space.marks.start_code / PAGE * PAGE) / PAGE,
+            code: sum(|vma| vma.protection.exec && !vma.protection.write && !vma.grows_down),
+            tables: space.table.count_tables(),
+            max_total: space.max_total.max(space.total_pages),
             data: sum(|vma| !vma.shared && vma.protection.write && !vma.grows_down),
             stack: sum(|vma| vma.grows_down),
             locked: space.locked_pages,

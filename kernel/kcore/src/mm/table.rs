@@ -520,6 +520,14 @@ fn unshare(slot: &AtomicU64, leaf: Pfn, space: &AddressSpace) -> Result<Pfn> {
     Ok(copy)
 }
 
+impl PageTable {
+    /// Pages that the tables themselves take; a leaf table that is shared counts in each of its spaces.
+    pub fn count_tables(&self) -> u64 {
+        let valid = |table: Pfn| filled(table).map(|(_, slot)| load(slot)).filter(|entry| entry.is_valid());
+        1 + valid(self.root).map(|top| 1 + valid(top.pfn()).count() as u64).sum::<u64>()
+    }
+}
+
 impl Drop for PageTable {
     fn drop(&mut self) {
         for (_, slot) in filled(self.root) {

@@ -187,13 +187,17 @@ pub(super) fn checked_count(count: usize) -> Result<usize> {
 /// read(2).
 pub fn read(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize) -> Result<usize> {
     let file = cx.files().get(fd)?;
-    file.read(&mut IoDst::user(buffer, checked_count(count)?))
+    let result = file.read(&mut IoDst::user(buffer, checked_count(count)?));
+    cx.task.times.count_read(&result);
+    result
 }
 
 /// write(2).
 pub fn write(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize) -> Result<usize> {
     let file = cx.files().get(fd)?;
-    file.write(&mut IoSrc::user(buffer, checked_count(count)?))
+    let result = file.write(&mut IoSrc::user(buffer, checked_count(count)?));
+    cx.task.times.count_write(&result);
+    result
 }
 
 /// The runs of an iovec array. `EINVAL` for too many elements or a length that is no length, `EFAULT`.
@@ -221,7 +225,9 @@ pub fn readv(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32) 
     if !file.mode().contains(FileMode::READ) {
         return Err(Errno::EBADF);
     }
-    file.read(&mut IoDst::user_vector(runs_of(vector, count)?))
+    let result = file.read(&mut IoDst::user_vector(runs_of(vector, count)?));
+    cx.task.times.count_read(&result);
+    result
 }
 
 /// writev(2).
@@ -230,7 +236,9 @@ pub fn writev(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32)
     if !file.mode().contains(FileMode::WRITE) {
         return Err(Errno::EBADF);
     }
-    file.write(&mut IoSrc::user_vector(runs_of(vector, count)?))
+    let result = file.write(&mut IoSrc::user_vector(runs_of(vector, count)?));
+    cx.task.times.count_write(&result);
+    result
 }
 
 fn position(offset: i64) -> Result<u64> {
@@ -241,14 +249,18 @@ fn position(offset: i64) -> Result<u64> {
 pub fn pread64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
     let file = cx.files().get(fd)?;
-    file.read_at(&mut IoDst::user(buffer, checked_count(count)?), offset)
+    let result = file.read_at(&mut IoDst::user(buffer, checked_count(count)?), offset);
+    cx.task.times.count_read(&result);
+    result
 }
 
 /// pwrite64(2).
 pub fn pwrite64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: usize, offset: i64) -> Result<usize> {
     let offset = position(offset)?;
     let file = cx.files().get(fd)?;
-    file.write_at(&mut IoSrc::user(buffer, checked_count(count)?), offset)
+    let result = file.write_at(&mut IoSrc::user(buffer, checked_count(count)?), offset);
+    cx.task.times.count_write(&result);
+    result
 }
 
 /// preadv(2). On a 64-bit machine the low half of the offset is all of it.

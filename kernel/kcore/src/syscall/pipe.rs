@@ -16,6 +16,7 @@ pub fn pipe2(cx: &mut Context<'_>, fds: UserPtr<[i32; 2]>, flags: u32) -> Result
     }
     let (reader, writer) = pipe::new_files(&cx.creds(), flags & !f::O_CLOEXEC);
     let on_exec = OnExec::from_flags(flags);
+    crate::fs::file::admit()?;
     let limit = cx.task.rlimit(RLIMIT_NOFILE);
     let files = cx.files();
     // Prepare: numbers that no other thread can see yet, stored where the caller wants them.

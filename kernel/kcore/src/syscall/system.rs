@@ -31,7 +31,11 @@ pub fn reboot(cx: &mut Context<'_>, magic1: u32, magic2: u32, command: u32, _arg
     let power = crate::init::power().ok_or(Errno::ENODEV)?;
     match command {
         // There is no keyboard to press Ctrl-Alt-Del on.
-        command::CAD_ON | command::CAD_OFF => return Ok(0),
+        command::CAD_ON | command::CAD_OFF => {
+            let on = u32::from(command == command::CAD_ON);
+            crate::fs::proc::sysctl::CTRL_ALT_DEL.store(on, core::sync::atomic::Ordering::Relaxed);
+            return Ok(0);
+        }
         command::POWER_OFF => {
             log::info!("reboot: Power down");
             power.power_off();

@@ -131,8 +131,6 @@ pub struct Task {
     pub timer_slack_ns: AtomicU64,
     /// What PR_SET_TIMERSLACK with 0 goes back to: the creator's slack when this thread was made.
     pub default_timer_slack_ns: AtomicU64,
-    /// Seed of deferred per-task work: a pending "exit now" from exec or group exit is a fatal signal instead.
-    pub io_bytes: [AtomicU64; 2],
 }
 
 /// What the threads of one process share.
@@ -233,7 +231,6 @@ impl Task {
             personality: AtomicU32::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
             default_timer_slack_ns: AtomicU64::new(50_000),
-            io_bytes: [const { AtomicU64::new(0) }; 2],
         });
         task.thread.bind(&task);
         task

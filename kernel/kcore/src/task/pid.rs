@@ -85,6 +85,11 @@ impl PidNamespace {
         self.table.lock().last
     }
 
+    /// Sets it: the next number given out is the one behind it (`/proc/sys/kernel/ns_last_pid`).
+    pub fn set_last_pid(&self, number: i32) {
+        self.table.lock().last = number;
+    }
+
     /// Reserves the next free number: cyclic, from 300 after the first wrap (Linux `idr_alloc_cyclic` in `alloc_pid`).
     fn reserve(&self) -> Result<i32> {
         let max = self.pid_max.load(Ordering::Relaxed);

@@ -20,6 +20,8 @@ pub struct CpuTimes {
     pub voluntary_switches: AtomicU64,
     /// Switches because it was preempted.
     pub involuntary_switches: AtomicU64,
+    /// read(2) and its like: bytes, calls; then the same of write(2) (`/proc/PID/io`).
+    pub io: [AtomicU64; 4],
 }
 
 /// The same as plain numbers.
@@ -37,6 +39,8 @@ pub struct Usage {
     pub voluntary_switches: u64,
     /// Switches because it was preempted.
     pub involuntary_switches: u64,
+    /// Bytes read, read calls, bytes written, write calls.
+    pub io: [u64; 4],
     /// Largest resident set seen, KiB.
     pub max_rss_kib: u64,
 }
@@ -55,8 +59,30 @@ impl CpuTimes {
             major_faults: get(&self.major_faults),
             voluntary_switches: get(&self.voluntary_switches),
             involuntary_switches: get(&self.involuntary_switches),
+            io: self.io.each_ref().map(get),
             max_rss_kib: 0,
         }
+    }
+
+    /// Counts a call that read or tried to, by the thread itself: nobody else writes these counters.
+    #[inline(always)]
+    pub fn count_read(&self, result: &crate::Result<usize>) {
+        self.count_io(0, result);
+    }
+
+    /// Counts a call that wrote or tried to.
+    #[inline(always)]
+    pub fn count_write(&self, result: &crate::Result<usize>) {
+        self.count_io(2, result);
+    }
+
+    #[inline(always)]
+    fn count_io(&self, at: usize, result: &crate::Result<usize>) {
+        let bump = |counter: &AtomicU64, n: u64| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        if let Ok(bytes) = result {
+            bump(&self.io[at], *bytes as u64);
+        }
+        bump(&self.io[at + 1], 1);
     }
 
     /// Adds a thread that ends.
@@ -70,6 +96,7 @@ impl CpuTimes {
         add(&self.major_faults, usage.major_faults);
         add(&self.voluntary_switches, usage.voluntary_switches);
         add(&self.involuntary_switches, usage.involuntary_switches);
+        self.io.iter().zip(usage.io).for_each(|(counter, n)| add(counter, n));
     }
 }
 
@@ -83,6 +110,7 @@ impl Usage {
             major_faults: self.major_faults + other.major_faults,
             voluntary_switches: self.voluntary_switches + other.voluntary_switches,
             involuntary_switches: self.involuntary_switches + other.involuntary_switches,
+            io: core::array::from_fn(|n| self.io[n] + other.io[n]),
             max_rss_kib: self.max_rss_kib.max(other.max_rss_kib),
         }
     }

@@ -90,10 +90,11 @@ impl Sizes {
         }
     }
 
-    fn push(&self, text: &mut Text) {
+    fn push(&self, text: &mut Text, rollup: bool) {
         for (name, value) in [
             ("Rss:            ", self.resident),
             ("Pss:            ", self.resident),
+            ("Pss_Dirty:      ", self.anonymous),
             ("Shared_Clean:   ", 0),
             ("Shared_Dirty:   ", 0),
             ("Private_Clean:  ", self.resident - self.anonymous),
@@ -111,6 +112,15 @@ impl Sizes {
             ("Locked:         ", self.locked),
         ] {
             text.str(name).num_right(value, 8).str(" kB\n");
+            if rollup && name.starts_with("Pss_Dirty") {
+                for (name, value) in [
+                    ("Pss_Anon:       ", self.anonymous),
+                    ("Pss_File:       ", 0),
+                    ("Pss_Shmem:      ", self.resident - self.anonymous),
+                ] {
+                    text.str(name).num_right(value, 8).str(" kB\n");
+                }
+            }
         }
     }
 }
@@ -123,7 +133,7 @@ pub(super) fn smaps(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()
         let sizes = Sizes::of(&area);
         text.str("Size:           ").num_right(sizes.size, 8).str(" kB\nKernelPageSize:        4 kB\n");
         text.str("MMUPageSize:           4 kB\n");
-        sizes.push(text);
+        sizes.push(text, false);
         text.str("THPeligible:    0\nVmFlags:");
         let vma = &area.vma;
         for (set, flag) in [
@@ -135,6 +145,10 @@ pub(super) fn smaps(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()
             (vma.grows_down, " gd"),
             (vma.locked, " lo"),
             (vma.dont_fork, " dc"),
+            (!vma.shared && vma.protection.write, " ac"),
+            (vma.dont_dump, " dd"),
+            (vma.wipe_on_fork, " wf"),
+            (vma.no_huge_pages, " nh"),
         ] {
             if set {
                 text.str(flag);
@@ -153,7 +167,7 @@ pub(super) fn smaps_rollup(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     let start = text.len();
     text.hex(first.vma.start, 8).byte(b'-').hex(last.vma.end, 8).str(" ---p 00000000 00:00 0 ");
     text.pad_to(start, NAME_COLUMN).str("[rollup]\n");
-    areas.iter().map(Sizes::of).fold(Sizes::default(), Sizes::plus).push(text);
+    areas.iter().map(Sizes::of).fold(Sizes::default(), Sizes::plus).push(text, true);
     Ok(())
 }
 

@@ -230,7 +230,7 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
         text.str(name).hex(set, 16).byte(b'\n');
     }
     text.str("NoNewPrivs:\t").num(u64::from(task.no_new_privs.load(Ordering::Relaxed)));
-    text.str("\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tunknown\n");
+    text.str("\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\n");
     text.str("SpeculationIndirectBranch:\tunknown\n");
     push_affinity(text, task);
     let usage = task.times.snapshot();
@@ -250,20 +250,21 @@ fn push_memory(text: &mut Text, mm: &Mm, dumping: bool) {
     let anonymous = counters.resident.saturating_sub(counters.shared);
     let peak = counters.max_resident.max(counters.resident);
     for (name, pages) in [
-        ("VmPeak:\t", counters.total),
+        ("VmPeak:\t", counters.max_total.max(counters.total)),
         ("VmSize:\t", counters.total),
         ("VmLck:\t", counters.locked),
         ("VmPin:\t", 0),
         ("VmHWM:\t", peak),
         ("VmRSS:\t", counters.resident),
         ("RssAnon:\t", anonymous),
-        ("RssFile:\t", counters.shared),
-        ("RssShmem:\t", 0),
+        // All files live in memory, as on a tmpfs.
+        ("RssFile:\t", 0),
+        ("RssShmem:\t", counters.shared),
         ("VmData:\t", counters.data),
         ("VmStk:\t", counters.stack),
         ("VmExe:\t", counters.text),
-        ("VmLib:\t", 0),
-        ("VmPTE:\t", 0),
+        ("VmLib:\t", counters.code.saturating_sub(counters.text)),
+        ("VmPTE:\t", counters.tables),
         ("VmSwap:\t", 0),
     ] {
         text.str(name).num_right(kib(pages), 8).str(" kB\n");
@@ -295,7 +296,7 @@ fn push_affinity(text: &mut Text, task: &Task) {
     let allowed = task.sched.allowed.load(Ordering::Relaxed) & hal::cpu::online_mask();
     text.str("Cpus_allowed:\t").hex(u64::from(allowed), 1).str("\nCpus_allowed_list:\t");
     push_cpu_list(text, allowed);
-    text.str("\nMems_allowed:\t1\nMems_allowed_list:\t0\n");
+    text.str("\nMems_allowed:\t0001\nMems_allowed_list:\t0\n");
 }
 
 /// A set of CPUs as ranges: `0-3`, `0,2`.
@@ -497,11 +498,12 @@ pub(super) fn cgroup(_: &Subject, _: &Arc<Task>, text: &mut Text) -> Result<()> 
     Ok(())
 }
 
-/// `/proc/PID/io`.
-pub(super) fn io(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let [read, written] = [0, 1].map(|i: usize| task.io_bytes[i].load(Ordering::Relaxed));
+/// `/proc/PID/io`. Nothing is stored on a device, so the last three are 0.
+pub(super) fn io(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
+    let [read, reads, written, writes] = usage_of(subject, task).io;
     text.str("rchar: ").num(read).str("\nwchar: ").num(written);
-    text.str("\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
+    text.str("\nsyscr: ").num(reads).str("\nsyscw: ").num(writes);
+    text.str("\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
     Ok(())
 }
 

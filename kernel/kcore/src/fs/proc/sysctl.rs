@@ -5,18 +5,25 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use abi::Errno;
-use abi::capability::{CAP_LAST_CAP, CAP_SYS_ADMIN};
+use abi::capability::{CAP_CHECKPOINT_RESTORE, CAP_LAST_CAP, CAP_SYS_ADMIN};
 use hal::sync::SpinLock;
 
 use super::text::Text;
-use super::{Entry, parse_number};
+use super::{Entry, Node, parse_number};
 use crate::Result;
-use crate::fs::{fdtable, pipe};
-use crate::mm::MMAP_MIN_ADDR;
+use crate::fs::{fdtable, file, permission, pipe};
+use crate::mm::{MMAP_MIN_ADDR, oom, settings};
 use crate::sync::order;
 use crate::task::{clone, coredump, current};
 use crate::tty::pty;
 use crate::{printk, random, version};
+
+/// A number that lies in a static, within bounds.
+macro_rules! int {
+    ($name:literal, $setting:path, $least:expr, $most:expr) => {
+        Entry::setting($name, |text| show(text, &$setting), |value| store(value, &$setting, $least, $most))
+    };
+}
 
 pub(super) static ENTRIES: &[Entry] = &[
     Entry::dir("kernel", KERNEL),
@@ -39,24 +46,17 @@ static KERNEL: &[Entry] = &[
     Entry::setting("pid_max", pid_max, set_pid_max),
     Entry::setting("threads-max", |text| number(text, clone::MAX_THREADS.load(Ordering::Relaxed)), set_threads_max),
     Entry::text("ngroups_max", |text| number(text, 65_536)),
+    Entry { name: "ns_last_pid", mode: 0o666, node: Node::Setting(ns_last_pid, set_ns_last_pid) },
     Entry::text("cap_last_cap", |text| number(text, u64::from(CAP_LAST_CAP))),
     Entry::setting("printk", console_levels, set_console_levels),
     Entry::setting("dmesg_restrict", dmesg_restrict, set_dmesg_restrict),
-    Entry::text("overflowuid", |text| number(text, 65_534)),
-    Entry::text("overflowgid", |text| number(text, 65_534)),
-    Entry::text("randomize_va_space", |text| number(text, 2)),
+    int!("overflowuid", OVERFLOW_UID, 0, 65_535),
+    int!("overflowgid", OVERFLOW_GID, 0, 65_535),
+    int!("randomize_va_space", settings::RANDOMIZE, 0, 2),
     Entry::setting("core_pattern", core_pattern, set_core_pattern),
-    Entry::setting(
-        "core_uses_pid",
-        |text| show(text, &coredump::USES_PID),
-        |value| store(value, &coredump::USES_PID, 0, MOST),
-    ),
-    Entry::setting(
-        "core_pipe_limit",
-        |text| show(text, &coredump::PIPE_LIMIT),
-        |value| store(value, &coredump::PIPE_LIMIT, 0, MOST),
-    ),
-    Entry::text("ctrl-alt-del", |text| number(text, 0)),
+    int!("core_uses_pid", coredump::USES_PID, 0, MOST),
+    int!("core_pipe_limit", coredump::PIPE_LIMIT, 0, MOST),
+    int!("ctrl-alt-del", CTRL_ALT_DEL, 0, MOST),
     Entry::text("kptr_restrict", |text| number(text, 1)),
     Entry::text("perf_event_paranoid", |text| number(text, 2)),
     Entry::text("sched_child_runs_first", |text| number(text, 0)),
@@ -68,7 +68,9 @@ static KERNEL: &[Entry] = &[
     Entry::text("msgmnb", |text| number(text, 16_384)),
     Entry::text("msgmni", |text| number(text, 32_000)),
     Entry::text("tainted", |text| number(text, 0)),
-    Entry::text("panic", |text| line(text, crate::init::parameter("panic").filter(|v| !v.is_empty()).unwrap_or("0"))),
+    Entry::setting("panic", panic_timeout, set_panic_timeout),
+    // A fault of the kernel itself is never survived here.
+    Entry::text("panic_on_oops", |text| number(text, 1)),
     Entry::text("sysrq", |text| number(text, 0)),
     Entry::dir("random", RANDOM),
     Entry::dir("pty", PTY),
@@ -94,31 +96,32 @@ static PTY: &[Entry] = &[
 static YAMA: &[Entry] = &[Entry::text("ptrace_scope", |text| number(text, 0))];
 
 static VM: &[Entry] = &[
-    Entry::text("overcommit_memory", |text| number(text, 0)),
+    // Strict accounting (2) is refused, not ignored.
+    int!("overcommit_memory", settings::OVERCOMMIT, 0, 1),
     Entry::text("overcommit_ratio", |text| number(text, 50)),
     Entry::text("overcommit_kbytes", |text| number(text, 0)),
-    Entry::text("max_map_count", |text| number(text, 65_530)),
+    int!("max_map_count", settings::MAX_MAP_COUNT, 0, MOST),
     Entry::text("mmap_min_addr", |text| number(text, MMAP_MIN_ADDR)),
     Entry::text("swappiness", |text| number(text, 60)),
-    Entry::text("panic_on_oom", |text| number(text, 0)),
-    Entry::text("oom_kill_allocating_task", |text| number(text, 0)),
-    Entry::setting("drop_caches", |text| number(text, 0), set_drop_caches),
+    int!("panic_on_oom", oom::PANIC_ON_OOM, 0, 2),
+    int!("oom_kill_allocating_task", oom::KILL_ALLOCATING_TASK, 0, MOST),
+    Entry { name: "drop_caches", mode: 0o200, node: Node::Setting(|text| number(text, 0), set_drop_caches) },
 ];
 
 static FS: &[Entry] = &[
-    Entry::text("file-max", |text| number(text, i64::MAX.cast_unsigned())),
+    Entry::setting("file-max", |text| number(text, file::FILE_MAX.load(Ordering::Relaxed)), set_file_max),
     Entry::text("file-nr", file_numbers),
-    Entry::text("nr_open", |text| number(text, fdtable::NR_OPEN)),
+    Entry::setting("nr_open", |text| number(text, fdtable::nr_open()), set_nr_open),
     Entry::setting("pipe-max-size", pipe_max_size, set_pipe_max_size),
     Entry::text("pipe-user-pages-hard", |text| number(text, 0)),
     Entry::text("pipe-user-pages-soft", |text| number(text, 16_384)),
-    Entry::text("protected_hardlinks", |text| number(text, 1)),
-    Entry::text("protected_symlinks", |text| number(text, 1)),
-    Entry::text("protected_fifos", |text| number(text, 0)),
-    Entry::text("protected_regular", |text| number(text, 0)),
+    int!("protected_hardlinks", permission::PROTECTED_HARDLINKS, 0, 1),
+    int!("protected_symlinks", permission::PROTECTED_SYMLINKS, 0, 1),
+    int!("protected_fifos", permission::PROTECTED_FIFOS, 0, 2),
+    int!("protected_regular", permission::PROTECTED_REGULAR, 0, 2),
     Entry::setting("suid_dumpable", |text| show(text, &coredump::SUID_DUMPABLE), set_suid_dumpable),
-    Entry::text("overflowuid", |text| number(text, 65_534)),
-    Entry::text("overflowgid", |text| number(text, 65_534)),
+    int!("overflowuid", OVERFLOW_UID, 0, 65_535),
+    int!("overflowgid", OVERFLOW_GID, 0, 65_535),
     Entry::text("lease-break-time", |text| number(text, 45)),
     Entry::text("aio-max-nr", |text| number(text, 65_536)),
     Entry::dir("epoll", EPOLL),
@@ -175,6 +178,62 @@ fn set_core_pattern(value: &[u8]) -> Result<()> {
 fn set_suid_dumpable(value: &[u8]) -> Result<()> {
     store(value, &coredump::SUID_DUMPABLE, 0, 2)?;
     coredump::warn_of_unsafe_pattern();
+    Ok(())
+}
+
+hal::global! {
+    /// `overflowuid` and `overflowgid`: what an id becomes that a user namespace has no name for.
+    static OVERFLOW_UID: AtomicU32 = AtomicU32::new(65_534);
+    static OVERFLOW_GID: AtomicU32 = AtomicU32::new(65_534);
+    /// `ctrl-alt-del`, as reboot(2) sets it. No keyboard asks for it.
+    pub static CTRL_ALT_DEL: AtomicU32 = AtomicU32::new(1);
+}
+
+fn ns_last_pid(text: &mut Text) -> Result<()> {
+    text.int(i64::from(current().namespaces().pid().last_pid())).byte(b'\n');
+    Ok(())
+}
+
+/// For who restores processes under their numbers (Linux `pid_ns_ctl_handler`).
+fn set_ns_last_pid(value: &[u8]) -> Result<()> {
+    if !current().capable(CAP_CHECKPOINT_RESTORE) {
+        require_admin()?;
+    }
+    let namespaces = current().namespaces();
+    let last: i32 = parse_number(value)?;
+    if last < 0 || last >= namespaces.pid().pid_max.load(Ordering::Relaxed) {
+        return Err(Errno::EINVAL);
+    }
+    namespaces.pid().set_last_pid(last);
+    Ok(())
+}
+
+fn panic_timeout(text: &mut Text) -> Result<()> {
+    text.int(i64::from(crate::init::PANIC_SECONDS.load(Ordering::Relaxed))).byte(b'\n');
+    Ok(())
+}
+
+fn set_panic_timeout(value: &[u8]) -> Result<()> {
+    crate::init::PANIC_SECONDS.store(parse_number(value)?, Ordering::Relaxed);
+    Ok(())
+}
+
+fn set_file_max(value: &[u8]) -> Result<()> {
+    let value: u64 = parse_number(value)?;
+    if i64::try_from(value).is_err() {
+        return Err(Errno::EINVAL);
+    }
+    file::FILE_MAX.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+/// A multiple of the bits of a word, up to what a table can hold.
+fn set_nr_open(value: &[u8]) -> Result<()> {
+    let value: u64 = parse_number(value)?;
+    if !(64..=fdtable::NR_OPEN).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    fdtable::NR_OPEN_SETTING.store(value, Ordering::Relaxed);
     Ok(())
 }
 
@@ -297,7 +356,7 @@ fn set_drop_caches(value: &[u8]) -> Result<()> {
 
 /// Open files, free slots (always 0), the limit.
 fn file_numbers(text: &mut Text) -> Result<()> {
-    text.str("0\t0\t").num(i64::MAX.cast_unsigned()).byte(b'\n');
+    text.num(file::open_files()).str("\t0\t").num(file::FILE_MAX.load(Ordering::Relaxed)).byte(b'\n');
     Ok(())
 }
 

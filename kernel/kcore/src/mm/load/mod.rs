@@ -111,7 +111,8 @@ pub fn prepare(
     stack_limit: u64,
     personality: u32,
 ) -> Result<Loaded> {
-    let randomize = personality & ADDR_NO_RANDOMIZE == 0;
+    let wanted = crate::mm::settings::RANDOMIZE.load(core::sync::atomic::Ordering::Relaxed) != 0;
+    let randomize = wanted && personality & ADDR_NO_RANDOMIZE == 0;
     let mm = Mm::new()?;
     let layout = Layout::choose(stack_limit, randomize);
     mm.set_mmap_base(layout.mmap_base);

@@ -3,11 +3,11 @@
 use abi::signal as s;
 use abi::signal::SigInfo;
 use core::sync::atomic::Ordering;
-use hal::thread::work;
+use hal::thread::{Current, work};
 use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 
 use crate::mm::{FaultError, oom};
-use crate::task::{Task, current, helper};
+use crate::task::{OwnFields, Task, current, helper};
 use crate::{sched, signal, syscall, time};
 
 /// The table given to hal; `interrupt` is the board's.
@@ -56,7 +56,7 @@ fn return_to_user(frame: &mut UserFrame) {
 fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
     let task = current();
     let info = match exception {
-        UserException::PageFault(fault) => match handle_page_fault(&task, &fault) {
+        UserException::PageFault(fault) => match handle_page_fault(task, &fault) {
             Ok(()) => return,
             Err(error) => match fault_signal(&task, &fault, error) {
                 Some(info) => info,
@@ -81,7 +81,7 @@ fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
 /// one: it gets the error.
 fn uaccess_fault(fault: PageFault) -> bool {
     let task = current();
-    match handle_page_fault(&task, &fault) {
+    match handle_page_fault(task, &fault) {
         Ok(()) => true,
         Err(FaultError::OutOfMemory) if task.tgid() != 1 => {
             oom::kill_a_process(&task);
@@ -91,8 +91,8 @@ fn uaccess_fault(fault: PageFault) -> bool {
     }
 }
 
-fn handle_page_fault(task: &Task, fault: &PageFault) -> Result<(), FaultError> {
-    let Some(mm) = task.mm() else { return Err(FaultError::Segv { code: s::SEGV_MAPERR }) };
+fn handle_page_fault(task: Current<Task>, fault: &PageFault) -> Result<(), FaultError> {
+    let Some(mm) = task.own_mm() else { return Err(FaultError::Segv { code: s::SEGV_MAPERR }) };
     let result = mm.handle_fault(fault);
     if result.is_ok() {
         task.times.minor_faults.fetch_add(1, Ordering::Relaxed);

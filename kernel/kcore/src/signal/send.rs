@@ -119,8 +119,7 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     if is_ignored(group, first, signal, origin) {
         return Ok(());
     }
-    let taker = choose_thread(threads, signal);
-    if taker.is_some_and(|taker| ends_at_once(group, taker, signal)) {
+    if choose_thread(threads, signal).is_some_and(|taker| ends_at_once(group, taker, signal)) {
         begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
@@ -131,7 +130,8 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     }
     drop(state);
     group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    if let Some(thread) = taker {
+    // Asked only now: a thread that unblocks the signal meanwhile either finds it pending or is found here.
+    if let Some(thread) = choose_thread(threads, signal) {
         notify(thread, signal);
     }
     Ok(())
@@ -145,8 +145,7 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     if is_ignored(&task.group, task, signal, origin) {
         return Ok(());
     }
-    let taken = wants(task, signal);
-    if taken && ends_at_once(&task.group, task, signal) {
+    if wants(task, signal) && ends_at_once(&task.group, task, signal) {
         begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
@@ -154,7 +153,8 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     drop(state);
     add_private(task, info, admission)?;
     task.group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    if taken {
+    // Only now, as in `to_group`.
+    if wants(task, signal) {
         notify(task, signal);
     }
     Ok(())

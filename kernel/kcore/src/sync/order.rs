@@ -50,8 +50,6 @@ levels! {
     PAGE_TABLE = 100;
     /// Futex buckets: user words are read under it with faults disabled.
     FUTEX = 110;
-    /// The key of one futex waiter, changed under its bucket.
-    FUTEX_KEY = 111;
     /// Timer queues of a CPU: callbacks run without it.
     TIMERS = 150;
     /// A wait queue: wakes tasks while held.

@@ -3,10 +3,14 @@
 //! A waiter hangs in a bucket chosen by its key; the word is checked under the bucket's lock with page faults disabled, so
 //! that a wake-up between the check and the sleep is not lost. A private key is the address in one address space; a shared
 //! one is the page behind it.
+//!
+//! A waiting task notes its bucket in itself (`Task::futex_bucket`). Whoever wakes it takes its entry out and clears the
+//! note under the bucket's lock: a cleared note is what "woken" means. Each bucket counts its waiters, so that waking a
+//! futex that nobody waits for takes no lock (Linux `futex_hb_waiters_pending`).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use abi::Errno;
 use abi::futex as f;
@@ -19,7 +23,7 @@ use crate::Result;
 use crate::sched;
 use crate::signal::RestartBlock;
 use crate::sync::{order, sleep_while};
-use crate::task::{Task, TaskState, current};
+use crate::task::{OwnFields, Task, TaskState, current};
 use crate::time;
 
 /// What two users of one futex agree on.
@@ -31,18 +35,26 @@ enum Key {
     Shared(u32, u64),
 }
 
+/// A place in a bucket.
 struct Waiter {
-    key: SpinLock<Key>,
+    key: Key,
     bitset: u32,
     task: Arc<Task>,
-    woken: AtomicBool,
+}
+
+struct Bucket {
+    /// Who waits, and who is about to look at its word. Raised before the look, so that a waker that changed the word and
+    /// sees zero here knows that nobody saw the old value.
+    waiters: AtomicU32,
+    queue: SpinLock<Vec<Waiter>>,
 }
 
 const BUCKETS: usize = 64;
 
 hal::global! {
-    static TABLE: [SpinLock<Vec<Arc<Waiter>>>; BUCKETS] =
-        [const { SpinLock::new(order::FUTEX, Vec::new()) }; BUCKETS];
+    static TABLE: [Bucket; BUCKETS] = [const {
+        Bucket { waiters: AtomicU32::new(0), queue: SpinLock::new(order::FUTEX, Vec::new()) }
+    }; BUCKETS];
 }
 
 fn bucket_index(key: &Key) -> usize {
@@ -58,7 +70,7 @@ fn key_of(address: u64, private: bool) -> Result<Key> {
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
-    let mm = current().mm().ok_or(Errno::EFAULT)?;
+    let mm = current().own_mm().ok_or(Errno::EFAULT)?;
     if !private && let Some((frame, offset)) = mm.shared_key(address)? {
         return Ok(Key::Shared(frame.0, offset));
     }
@@ -129,15 +141,11 @@ pub(super) fn wait(
         return Err(Errno::EINVAL);
     }
     let key = key_of(address, private)?;
-    let waiter = Arc::new(Waiter {
-        key: SpinLock::new(order::FUTEX_KEY, key),
-        bitset,
-        task: cx.task.arc(),
-        woken: AtomicBool::new(false),
-    });
-    enqueue_if_equal(&waiter, key, address, value)?;
-    let outcome = sleep_while(TaskState::Interruptible, deadline_ns, || !waiter.woken.load(Ordering::SeqCst));
-    if remove(&waiter) || outcome.is_ok() {
+    let task = cx.task;
+    enqueue_if_equal(Waiter { key, bitset, task: task.arc() }, address, value)?;
+    let outcome =
+        sleep_while(TaskState::Interruptible, deadline_ns, || task.futex_bucket.load(Ordering::SeqCst) != NOWHERE);
+    if outcome.is_ok() || remove(&task) {
         // Woken, whatever else came at the same time.
         return Ok(0);
     }
@@ -152,61 +160,108 @@ pub(super) fn wait(
     }
 }
 
-fn enqueue_if_equal(waiter: &Arc<Waiter>, key: Key, address: u64, value: u32) -> Result<()> {
-    loop {
-        // Bring the page in first: under the lock a fault is refused.
-        load(address)?;
-        let mut bucket = TABLE[bucket_index(&key)].lock();
-        match uaccess::without_faults(|| uaccess::load_u32(address)) {
-            Ok(found) if found != value => return Err(Errno::EAGAIN),
-            Ok(_) => {
-                bucket.push(waiter.clone());
-                return Ok(());
-            }
-            Err(_) => drop(bucket),
-        }
-    }
+/// What [`Task::futex_bucket`] says of a task that waits for no futex.
+const NOWHERE: u32 = 0;
+
+fn note(task: &Task, bucket: usize) {
+    task.futex_bucket.store(bucket as u32 + 1, Ordering::SeqCst);
 }
 
-/// Takes the waiter out. True when a waker had already done so.
-fn remove(waiter: &Arc<Waiter>) -> bool {
+fn enqueue_if_equal(waiter: Waiter, address: u64, value: u32) -> Result<()> {
+    let index = bucket_index(&waiter.key);
+    let bucket = &TABLE[index];
+    bucket.waiters.fetch_add(1, Ordering::SeqCst);
+    let outcome = loop {
+        let mut queue = bucket.queue.lock();
+        match uaccess::without_faults(|| uaccess::load_u32(address)) {
+            Ok(found) if found != value => break Err(Errno::EAGAIN),
+            Ok(_) => {
+                note(&waiter.task, index);
+                queue.push(waiter);
+                return Ok(());
+            }
+            Err(_) => drop(queue),
+        }
+        // Under the lock a fault is refused: bring the page in without it.
+        if let Err(error) = load(address) {
+            break Err(error);
+        }
+    };
+    bucket.waiters.fetch_sub(1, Ordering::SeqCst);
+    outcome
+}
+
+/// Takes the current task's entry out. True when a waker had already done so.
+fn remove(task: &Task) -> bool {
     loop {
-        let key = *waiter.key.lock();
-        let mut bucket = TABLE[bucket_index(&key)].lock();
-        if let Some(at) = bucket.iter().position(|w| Arc::ptr_eq(w, waiter)) {
-            let gone = bucket.swap_remove(at);
-            drop(bucket);
+        let noted = task.futex_bucket.load(Ordering::SeqCst);
+        if noted == NOWHERE {
+            return true;
+        }
+        let bucket = &TABLE[(noted - 1) as usize];
+        let mut queue = bucket.queue.lock();
+        if let Some(at) = queue.iter().position(|waiter| core::ptr::eq(&*waiter.task, task)) {
+            let gone = queue.remove(at);
+            task.futex_bucket.store(NOWHERE, Ordering::SeqCst);
+            bucket.waiters.fetch_sub(1, Ordering::SeqCst);
+            drop(queue);
             drop(gone);
             return false;
         }
-        drop(bucket);
-        if waiter.woken.load(Ordering::SeqCst) {
-            return true;
-        }
-        // A requeue moved it between the look at the key and the bucket.
+        // A requeue moved it between the look at the note and the bucket, or has not put it into the new one yet.
     }
 }
 
-fn take_matching(bucket: &mut Vec<Arc<Waiter>>, key: &Key, limit: u32, bitset: u32) -> Vec<Arc<Waiter>> {
-    let mut taken = Vec::new();
-    let mut at = 0;
-    while at < bucket.len() && (taken.len() as u64) < u64::from(limit) {
-        let waiter = &bucket[at];
-        if *waiter.key.lock() == *key && waiter.bitset & bitset != 0 {
-            // In order: who waited longest is woken first.
-            taken.push(bucket.remove(at));
+/// Waiters taken out of a bucket. One costs no memory.
+#[derive(Default)]
+struct Taken {
+    first: Option<Waiter>,
+    more: Vec<Waiter>,
+}
+
+impl Taken {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    fn push(&mut self, waiter: Waiter) {
+        if self.first.is_none() {
+            self.first = Some(waiter);
         } else {
-            at += 1;
+            self.more.push(waiter);
         }
     }
+
+    /// Whoever waited longest is woken first. Where no lock is held: a task may have ended meanwhile.
+    fn wake(self) {
+        for waiter in self.first.into_iter().chain(self.more) {
+            sched::wake_owned(waiter.task, TaskState::NORMAL);
+        }
+    }
+}
+
+/// Takes up to `limit` waiters of `key` out of its bucket, in the order in which they came.
+fn take_matching(bucket: &Bucket, queue: &mut Vec<Waiter>, key: &Key, limit: u32, bitset: u32) -> Taken {
+    let mut taken = Taken::default();
+    let mut at = 0;
+    while (taken.len() as u64) < u64::from(limit) {
+        match queue.get(at) {
+            Some(waiter) if waiter.key == *key && waiter.bitset & bitset != 0 => taken.push(queue.remove(at)),
+            Some(_) => at += 1,
+            None => break,
+        }
+    }
+    bucket.waiters.fetch_sub(taken.len() as u32, Ordering::SeqCst);
     taken
 }
 
-fn wake_taken(taken: &[Arc<Waiter>]) {
-    for waiter in taken {
-        waiter.woken.store(true, Ordering::SeqCst);
-        sched::wake(&waiter.task, TaskState::NORMAL);
+/// As [`take_matching`], and the waiters count as woken.
+fn take_to_wake(bucket: &Bucket, queue: &mut Vec<Waiter>, key: &Key, limit: u32, bitset: u32) -> Taken {
+    let taken = take_matching(bucket, queue, key, limit, bitset);
+    for waiter in taken.first.iter().chain(&taken.more) {
+        waiter.task.futex_bucket.store(NOWHERE, Ordering::SeqCst);
     }
+    taken
 }
 
 /// FUTEX_WAKE. Returns how many were woken.
@@ -215,12 +270,18 @@ fn wake(address: u64, private: bool, limit: u32, bitset: u32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let key = key_of(address, private)?;
-    let index = bucket_index(&key);
+    let bucket = &TABLE[bucket_index(&key)];
+    // The caller changed its word before; see `Bucket::waiters`.
+    fence(Ordering::SeqCst);
+    if bucket.waiters.load(Ordering::SeqCst) == 0 {
+        return Ok(0);
+    }
     // As Linux, at least one for a limit of zero or less is not asked for: a limit of 0 wakes one (historical).
     let limit = limit.clamp(1, i32::MAX as u32);
-    let taken = take_matching(&mut TABLE[index].lock(), &key, limit, bitset);
-    wake_taken(&taken);
-    Ok(taken.len())
+    let taken = take_to_wake(bucket, &mut bucket.queue.lock(), &key, limit, bitset);
+    let count = taken.len();
+    taken.wake();
+    Ok(count)
 }
 
 /// Wakes one waiter of a word whose thread ended (CLONE_CHILD_CLEARTID).
@@ -247,21 +308,23 @@ fn requeue(
     {
         return Err(Errno::EAGAIN);
     }
+    let (bucket, to_index) = (&TABLE[bucket_index(&from_key)], bucket_index(&to_key));
     let (woken, moved) = {
-        let mut bucket = TABLE[bucket_index(&from_key)].lock();
-        let woken = take_matching(&mut bucket, &from_key, wake_limit, f::FUTEX_BITSET_MATCH_ANY);
-        let moved = if move_limit == 0 {
-            Vec::new()
-        } else {
-            take_matching(&mut bucket, &from_key, move_limit, f::FUTEX_BITSET_MATCH_ANY)
-        };
-        // The key changes under the old bucket's lock; until it is in the new bucket, `remove` sees neither and looks on.
-        moved.iter().for_each(|waiter| *waiter.key.lock() = to_key);
+        let mut queue = bucket.queue.lock();
+        let woken = take_to_wake(bucket, &mut queue, &from_key, wake_limit, f::FUTEX_BITSET_MATCH_ANY);
+        let moved = take_matching(bucket, &mut queue, &from_key, move_limit, f::FUTEX_BITSET_MATCH_ANY);
+        // The notes change under the old bucket's lock; until the entries are in the new one, `remove` looks on.
+        moved.first.iter().chain(&moved.more).for_each(|waiter| note(&waiter.task, to_index));
         (woken, moved)
     };
     let count = woken.len() + moved.len();
-    TABLE[bucket_index(&to_key)].lock().extend(moved);
-    wake_taken(&woken);
+    if moved.first.is_some() {
+        let to = &TABLE[to_index];
+        to.waiters.fetch_add(moved.len() as u32, Ordering::SeqCst);
+        let entries = moved.first.into_iter().chain(moved.more);
+        to.queue.lock().extend(entries.map(|waiter| Waiter { key: to_key, ..waiter }));
+    }
+    woken.wake();
     Ok(count)
 }
 

@@ -11,7 +11,7 @@ use abi::time::Timespec;
 use super::{Context, UserPtr};
 use crate::Result;
 use crate::signal::{self, DefaultAction, RestartBlock, UNBLOCKABLE, bit, default_action};
-use crate::task::{self, Task, TaskState, group, tree};
+use crate::task::{self, OwnFields, Task, TaskState, group, tree};
 use crate::time;
 
 /// The only size of a signal set, bytes.
@@ -33,8 +33,8 @@ pub(super) fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> 
 }
 
 pub(super) fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
-    let pid = cx.task.group.pid.number_in(cx.task.namespaces().pid());
-    SigInfo::user(signal, code, pid, cx.task.creds().uid)
+    let pid = cx.task.group.pid.number_in(cx.task.own_namespaces().pid());
+    SigInfo::user(signal, code, pid, cx.task.own_creds().uid)
 }
 
 /// kill(2).
@@ -44,13 +44,13 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
         0 => kill_group(cx, group::pgrp_of(&cx.task).global(), signal),
         -1 => kill_everybody(cx, signal),
         pid if pid < 0 => {
-            let pgrp = cx.task.namespaces().pid().find(-pid).ok_or(Errno::ESRCH)?;
+            let pgrp = cx.task.own_namespaces().pid().find(-pid).ok_or(Errno::ESRCH)?;
             kill_group(cx, pgrp.global(), signal)
         }
-        pid if pid == cx.task.group.pid.number_in(cx.task.namespaces().pid()) => {
+        pid if pid == cx.task.group.pid.number_in(cx.task.own_namespaces().pid()) => {
             // To oneself, which is always allowed.
             if let Some(signal) = signal_or_probe(signal)? {
-                let info = SigInfo::user(signal, s::SI_USER, pid, cx.task.creds().uid);
+                let info = SigInfo::user(signal, s::SI_USER, pid, cx.task.own_creds().uid);
                 signal::send_process(&cx.task.group, &info)?;
             }
             Ok(0)
@@ -135,7 +135,7 @@ fn kill_thread(cx: &Context<'_>, tgid: Option<i32>, tid: i32, signal: i32) -> Re
 
 fn thread_of(cx: &Context<'_>, tgid: Option<i32>, tid: i32) -> Result<Arc<Task>> {
     let target = task::find_or_esrch(tid)?;
-    let own = target.group.pid.number_in(cx.task.namespaces().pid());
+    let own = target.group.pid.number_in(cx.task.own_namespaces().pid());
     if tgid.is_some_and(|tgid| tgid != own) {
         return Err(Errno::ESRCH);
     }
@@ -163,7 +163,7 @@ pub fn rt_sigqueueinfo(cx: &mut Context<'_>, pid: i32, signal: i32, info: UserPt
 /// Only to itself may a thread claim to be the kernel, kill or tgkill; told before anything of the target is
 /// (Linux `do_rt_sigqueueinfo`).
 fn may_not_claim(cx: &Context<'_>, info: &SigInfo, target: i32) -> bool {
-    let own = cx.task.pid().number_in(cx.task.namespaces().pid());
+    let own = cx.task.pid().number_in(cx.task.own_namespaces().pid());
     (info.code() >= 0 || info.code() == s::SI_TKILL) && own != target
 }
 
@@ -220,13 +220,13 @@ pub fn rt_sigaction(
     let new = new.non_null().map(UserPtr::read).transpose()?;
     let signal = signal_or_probe(signal)?.ok_or(Errno::EINVAL)?;
     let before = match new {
-        None => cx.task.with_handlers(|handlers| handlers.get(signal)),
+        None => cx.task.own_handlers().get(signal),
         Some(_) if bit(signal) & UNBLOCKABLE != 0 => return Err(Errno::EINVAL),
         Some(mut action) => {
             action.mask &= !UNBLOCKABLE;
             // Unknown flags are cleared, so that user space can ask which ones there are (sigaction(2)).
             action.flags &= KNOWN_FLAGS;
-            let before = cx.task.with_handlers(|handlers| handlers.set(signal, action));
+            let before = cx.task.own_handlers().set(signal, action);
             let ignored = action.handler == s::SIG_IGN
                 || action.handler == s::SIG_DFL && default_action(signal) == DefaultAction::Ignore;
             if ignored {

@@ -28,7 +28,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::resource::Rlimit;
 use hal::owner::OwnerCell;
-use hal::sync::{IrqLock, SpinLock};
+use hal::sync::SpinLock;
 use hal::thread::{Current, Thread, work};
 
 use crate::Result;
@@ -94,12 +94,12 @@ pub struct Task {
     /// Blocked and pending signals of this thread.
     pub signals: TaskSignals,
     /// Handlers, shared by CLONE_SIGHAND.
-    handlers: SpinLock<Arc<SigHandlers>>,
+    handlers: OwnerCell<Arc<SigHandlers>>,
     /// How to go on with an interrupted call (restart_syscall).
     pub restart: SpinLock<RestartBlock>,
 
     // The switch reads it under the run-queue lock, which interrupts take: no interrupt may come while it is held.
-    mm: IrqLock<Option<Arc<Mm>>>,
+    mm: OwnerCell<Option<Arc<Mm>>>,
     // Replaced by the task itself alone, which reads them without the lock ([`OwnFields`]).
     files: OwnerCell<Option<Arc<Files>>>,
     fs: OwnerCell<Option<Arc<FsContext>>>,
@@ -107,6 +107,8 @@ pub struct Task {
     namespaces: OwnerCell<Arc<NsSet>>,
     comm: SpinLock<[u8; 16]>,
 
+    /// Where it waits for a futex (`syscall::futex`); 0: nowhere, or it was woken.
+    pub(crate) futex_bucket: AtomicU32,
     /// Where to write 0 and wake a futex when the thread ends (set_tid_address, CLONE_CHILD_CLEARTID).
     pub clear_child_tid: AtomicU64,
     /// Where the child writes its TID when it first runs (CLONE_CHILD_SETTID).
@@ -211,14 +213,15 @@ impl Task {
             start_ns: crate::time::monotonic_ns(),
             sched: parts.sched,
             signals: TaskSignals::new(parts.blocked),
-            handlers: SpinLock::new(order::TASK_FIELDS, parts.handlers),
+            handlers: OwnerCell::new(order::TASK_FIELDS, parts.handlers),
             restart: SpinLock::new(order::TASK_FIELDS, RestartBlock::None),
-            mm: IrqLock::new(order::TASK_MM, parts.mm),
+            mm: OwnerCell::new(order::TASK_MM, parts.mm),
             files: OwnerCell::new(order::TASK_FIELDS, parts.files),
             fs: OwnerCell::new(order::TASK_FIELDS, parts.fs),
             creds: OwnerCell::new(order::TASK_FIELDS, parts.creds),
             namespaces: OwnerCell::new(order::TASK_FIELDS, parts.namespaces),
             comm: SpinLock::new(order::TASK_FIELDS, parts.comm),
+            futex_bucket: AtomicU32::new(0),
             clear_child_tid: AtomicU64::new(0),
             set_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -310,11 +313,6 @@ impl Task {
         f(self.mm.lock().as_ref())
     }
 
-    /// Swaps the address space; the caller activates the new one and drops the old one.
-    pub(crate) fn replace_mm(&self, mm: Option<Arc<Mm>>) -> Option<Arc<Mm>> {
-        core::mem::replace(&mut *self.mm.lock(), mm)
-    }
-
     /// The descriptor table. A task past exit_files has none; it then gets an empty table.
     #[inline]
     pub fn files(&self) -> Arc<Files> {
@@ -374,11 +372,6 @@ impl Task {
     #[inline]
     pub fn handlers(&self) -> Arc<SigHandlers> {
         self.handlers.lock().clone()
-    }
-
-    /// Swaps the handlers (exec unshares them).
-    pub(crate) fn replace_handlers(&self, handlers: Arc<SigHandlers>) -> Arc<SigHandlers> {
-        core::mem::replace(&mut *self.handlers.lock(), handlers)
     }
 
     /// The command name, at most 15 bytes, as bytes (it need not be UTF-8).

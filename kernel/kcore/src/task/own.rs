@@ -7,7 +7,9 @@ use hal::thread::Current;
 
 use super::{Creds, Task, current};
 use crate::fs::{Files, FsContext};
+use crate::mm::Mm;
 use crate::ns::NsSet;
+use crate::signal::SigHandlers;
 
 /// The running task's own fields. A field may not be replaced while it is borrowed here.
 pub trait OwnFields {
@@ -19,6 +21,10 @@ pub trait OwnFields {
     fn own_creds(&self) -> Borrowed<Creds>;
     /// The namespaces.
     fn own_namespaces(&self) -> Borrowed<NsSet>;
+    /// The address space; `None` for kernel threads and tasks past exit_mm.
+    fn own_mm(&self) -> Option<Borrowed<Mm>>;
+    /// The signal handlers.
+    fn own_handlers(&self) -> Borrowed<SigHandlers>;
 }
 
 impl OwnFields for Current<Task> {
@@ -41,6 +47,18 @@ impl OwnFields for Current<Task> {
     fn own_namespaces(&self) -> Borrowed<NsSet> {
         self.borrow(|task| &task.namespaces).map(|set| &**set)
     }
+
+    #[inline(always)]
+    fn own_mm(&self) -> Option<Borrowed<Mm>> {
+        let mm = self.borrow(|task| &task.mm);
+        mm.as_ref()?;
+        Some(mm.map(|mm| &**mm.as_ref().expect("just seen")))
+    }
+
+    #[inline(always)]
+    fn own_handlers(&self) -> Borrowed<SigHandlers> {
+        self.borrow(|task| &task.handlers).map(|handlers| &**handlers)
+    }
 }
 
 impl Task {
@@ -54,6 +72,16 @@ impl Task {
     /// Swaps the current task's descriptor table.
     pub(crate) fn replace_files(&self, files: Option<Arc<Files>>) -> Option<Arc<Files>> {
         self.as_current().replace(|task| &task.files, files)
+    }
+
+    /// Swaps the current task's address space; the caller activates the new one and drops the old one.
+    pub(crate) fn replace_mm(&self, mm: Option<Arc<Mm>>) -> Option<Arc<Mm>> {
+        self.as_current().replace(|task| &task.mm, mm)
+    }
+
+    /// Swaps the current task's signal handlers.
+    pub(crate) fn replace_handlers(&self, handlers: Arc<SigHandlers>) -> Arc<SigHandlers> {
+        self.as_current().replace(|task| &task.handlers, handlers)
     }
 
     /// Swaps the current task's root, working directory and umask.

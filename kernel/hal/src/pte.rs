@@ -36,7 +36,7 @@ const AP_TABLE_READ_ONLY: u64 = 1 << 62;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
 /// One 64-bit descriptor.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pte(pub u64);
 
 /// What a page mapping allows and remembers.
@@ -145,6 +145,27 @@ impl Pte {
         self.writable() && self.0 & SW_SHARED == 0
     }
 
+    /// Whether the page was written, or may have been, through this entry.
+    pub const fn is_dirty(self) -> bool {
+        self.0 & SW_DIRTY != 0
+    }
+
+    /// The same page with other rights.
+    #[inline(always)]
+    pub const fn with_rights(self, read: bool, write: bool, exec: bool) -> Pte {
+        let mut bits = self.0 & !(AP_USER | AP_READ_ONLY | UXN);
+        if read || write || exec {
+            bits |= AP_USER;
+        }
+        if !write {
+            bits |= AP_READ_ONLY;
+        }
+        if !exec {
+            bits |= UXN;
+        }
+        Pte(bits)
+    }
+
     /// The same entry for the frame `distance` further on.
     pub const fn neighbour(self, distance: u32) -> Pte {
         Pte(self.0 + Pfn(distance).phys())
@@ -194,6 +215,17 @@ mod tests {
             let pte = Pte::page(Pfn(0x1234), flags);
             assert_eq!(pte.flags(), flags);
             assert_eq!(pte.pfn(), Pfn(0x1234));
+        }
+    }
+
+    #[test]
+    fn rights_change_alone() {
+        for bits in 0..64u32 {
+            let on = |n: u32| bits >> n & 1 != 0;
+            let flags =
+                PageFlags { read: true, write: on(0), exec: on(1), dirty: on(2), cow: on(3), ..PageFlags::default() };
+            let wanted = PageFlags { write: on(4), exec: on(5), ..flags };
+            assert_eq!(Pte::page(Pfn(7), flags).with_rights(true, on(4), on(5)), Pte::page(Pfn(7), wanted));
         }
     }
 

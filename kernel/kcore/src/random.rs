@@ -56,6 +56,8 @@ hal::global! {
     static BASE: IrqLock<Generator> = IrqLock::new(order::RANDOM, Generator::new());
     static GENERATORS: PerCpu<IrqLock<Generator>> =
         PerCpu::new([const { IrqLock::new(order::RANDOM_CPU, Generator::new()) }; hal::MAX_CPUS]);
+    static BATCHES: PerCpu<IrqLock<Batch>> =
+        PerCpu::new([const { IrqLock::new(order::RANDOM_CPU, Batch::new()) }; hal::MAX_CPUS]);
     /// Counts seedings of the base, from 1; 0 before the first.
     static GENERATION: AtomicU64 = AtomicU64::new(0);
     static NEXT_RESEED_NS: AtomicU64 = AtomicU64::new(0);
@@ -138,11 +140,50 @@ fn with_this_cpu<R>(f: impl FnOnce(&mut Generator) -> R) -> R {
     result
 }
 
+/// Numbers drawn ahead, each given out once and erased (Linux `get_random_u64`): a block of the cipher makes eight.
+struct Batch {
+    numbers: [u64; BATCH],
+    left: usize,
+    /// The base's generation when they were drawn: after a reseed they are drawn anew.
+    generation: u64,
+}
+
+const BATCH: usize = 32;
+
+impl Batch {
+    const fn new() -> Self {
+        Self { numbers: [0; BATCH], left: 0, generation: 0 }
+    }
+
+    fn take(&mut self, generation: u64) -> Option<u64> {
+        if self.generation != generation {
+            return None;
+        }
+        let at = self.left.checked_sub(1)?;
+        self.left = at;
+        Some(core::mem::take(&mut self.numbers[at]))
+    }
+}
+
 /// A random 64-bit number.
 pub fn u64() -> u64 {
-    let mut bytes = [0; 8];
+    let generation = GENERATION.load(Ordering::Acquire);
+    // Moved to another CPU, a task takes from the batch of the one that it left: any will do.
+    if let Some(number) = BATCHES.this().lock().take(generation) {
+        return number;
+    }
+    let mut bytes = [0; BATCH * 8];
     fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    let mut batch = BATCHES.this().lock();
+    for (number, bytes) in batch.numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+        *number = u64::from_le_bytes(core::array::from_fn(|n| bytes[n]));
+    }
+    let last = BATCH - 1;
+    let number = core::mem::take(&mut batch.numbers[last]);
+    (batch.left, batch.generation) = (last, GENERATION.load(Ordering::Acquire));
+    drop(batch);
+    bytes.fill(0);
+    number
 }
 
 /// A random number below `limit` (0 for 0). The bias of the multiplication is below 2^-32 for what the kernel asks.

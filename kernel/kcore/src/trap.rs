@@ -95,7 +95,9 @@ fn handle_page_fault(task: Current<Task>, fault: &PageFault) -> Result<(), Fault
     let Some(mm) = task.own_mm() else { return Err(FaultError::Segv { code: s::SEGV_MAPERR }) };
     let result = mm.handle_fault(fault);
     if result.is_ok() {
-        task.times.minor_faults.fetch_add(1, Ordering::Relaxed);
+        // Only the task itself counts here.
+        let count = &task.times.minor_faults;
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
     result
 }

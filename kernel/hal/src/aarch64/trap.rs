@@ -114,6 +114,19 @@ extern "C" fn user_syscall(frame: &mut UserFrame) {
 extern "C" fn user_sync(frame: &mut UserFrame, esr: u64) {
     let far = fault_address();
     frame.syscall = NO_SYSCALL;
+    let class = esr >> 26;
+    if (class == class::DATA_ABORT_LOWER || class == class::INSTRUCTION_ABORT_LOWER)
+        && let Some(fault) = page_fault_of(esr, far)
+    {
+        super::irq_enable();
+        return (handlers().user_exception)(frame, UserException::PageFault(fault), esr);
+    }
+    other_sync(frame, esr, far);
+}
+
+/// A synchronous exception of user code that is no page fault.
+#[inline(never)]
+fn other_sync(frame: &mut UserFrame, esr: u64, far: u64) {
     match esr >> 26 {
         class::FP_TRAP => return context::current().arch.first_use(),
         class::STEP_LOWER => context::current().arch.disarm_step(),

@@ -37,6 +37,7 @@ impl Mm {
         let address = fault.address & UNTAGGED;
         let mut space = self.lock();
         let boot_page = match space.find(address) {
+            Some(vma) if !vma.shared => return self.fault_in(&space, vma, address, fault),
             Some(vma) => match boot_page_to_replace(vma, address, fault.access == Access::Write) {
                 None => return self.fault_in(&space, vma, address, fault),
                 Some(found) => found,
@@ -225,12 +226,14 @@ impl Mm {
         let end = (window + FAULT_AROUND * PAGE).min(vma.end);
         let Ok(leaf) = space.table.own_leaf(page, self.hardware()) else { return };
         let first = (vma.offset() + (start - vma.start)) / PAGE;
-        let flags = vma.read_flags();
+        let counted = Pte::page(Pfn(0), vma.read_flags());
+        let uncounted = Pte::page(Pfn(0), PageFlags { uncounted: true, ..vma.read_flags() });
         let mut mapped = 0;
         mapping.for_cached(first, (end - start) / PAGE, |index, found| {
             if !table::fill(leaf, start + (index - first) * PAGE, || {
                 self.sync_if_executable(vma, found.pfn);
-                Pte::page(found.pfn, PageFlags { uncounted: found.uncounted, ..flags })
+                let first = if found.uncounted { uncounted } else { counted };
+                first.neighbour(found.pfn.0)
             }) {
                 return false;
             }

@@ -160,14 +160,16 @@ impl Mapping {
     pub(super) fn for_cached(&self, first: u64, count: u64, mut take: impl FnMut(u64, Page) -> bool) {
         let pages = self.pages.lock();
         let last = (first + count).min(pages.size.div_ceil(PAGE));
+        let mut own = pages.own.range(first..last.max(first)).peekable();
         for index in first..last {
-            let own = if pages.own.is_empty() { None } else { pages.own.get(&index) };
-            if let Some(pfn) = own {
+            if let Some((_, pfn)) = own.next_if(|(known, _)| **known == index) {
                 if take(index, Page { pfn: *pfn, uncounted: false }) {
                     frame::get(*pfn);
                 }
             } else if let Some(pfn) = pages.whole_boot_frame(index) {
                 take(index, Page { pfn, uncounted: true });
+            } else if own.peek().is_none() && pages.boot.is_none() {
+                break;
             }
         }
     }

@@ -7,7 +7,6 @@ mod pages;
 mod remote;
 mod resize;
 
-use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -17,6 +16,7 @@ use hal::mem::{PAGE_SIZE, Pfn};
 use hal::mmu::AddressSpace;
 use hal::pte::{PageFlags, Pte};
 
+use super::areas::{Areas, STACK_GAP};
 use super::fault::FaultError;
 use super::settings;
 use super::table::{Gather, PageTable};
@@ -26,15 +26,16 @@ use crate::fs::File;
 use crate::sync::{Mutex, MutexGuard};
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Unmapped pages that a growing stack keeps below it (Linux `stack_guard_gap`).
-const STACK_GAP: u64 = 256 * PAGE;
 
 /// An address space.
 pub struct Mm {
     hardware: AddressSpace,
     space: Mutex<Space>,
+    limits: SharedLimits,
     /// Largest resident set so far, pages.
     max_rss: AtomicU64,
+    /// Memory is or was locked here: RLIMIT_MEMLOCK matters to each call that makes some.
+    locks_memory: AtomicBool,
     /// PR_SET_THP_DISABLE: a fault brings one page, in all areas.
     huge_pages_off: AtomicBool,
     /// `/proc/PID/coredump_filter` ([`dump::filter`]).
@@ -45,7 +46,7 @@ pub struct Mm {
 
 /// What the lock guards.
 pub struct Space {
-    pub(super) vmas: BTreeMap<u64, Vma>,
+    pub(super) vmas: Areas,
     pub(super) table: PageTable,
     /// Resident pages. Atomic so that a fault can count while it borrows a VMA; written under the lock alone.
     resident: AtomicI64,
@@ -57,7 +58,6 @@ pub struct Space {
     pub marks: Marks,
     brk: u64,
     mmap_base: u64,
-    limits: Limits,
     /// MCL_FUTURE.
     lock_future: bool,
     /// The auxiliary vector as exec made it; the copy on the stack is the program's to change (Linux `saved_auxv`).
@@ -109,6 +109,25 @@ pub struct Limits {
 impl Limits {
     /// No limits.
     pub const NONE: Limits = Limits { address_space: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX };
+}
+
+/// The limits in force, read and written without the lock: each is a value of its own.
+struct SharedLimits {
+    address_space: AtomicU64,
+    data: AtomicU64,
+    stack: AtomicU64,
+    memlock: AtomicU64,
+}
+
+impl SharedLimits {
+    const fn none() -> Self {
+        Self {
+            address_space: AtomicU64::new(u64::MAX),
+            data: AtomicU64::new(u64::MAX),
+            stack: AtomicU64::new(u64::MAX),
+            memlock: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 /// Where a mapping goes.
@@ -202,17 +221,9 @@ fn page_up(value: u64) -> Result<u64> {
 
 impl Space {
     /// The area that holds `address`.
+    #[inline(always)]
     pub fn find(&self, address: u64) -> Option<&Vma> {
-        self.vmas.range(..=address).next_back().map(|(_, vma)| vma).filter(|vma| address < vma.end)
-    }
-
-    /// The first area that ends behind `address`.
-    fn find_from(&self, address: u64) -> Option<&Vma> {
-        self.find(address).or_else(|| self.vmas.range(address..).next().map(|(_, vma)| vma))
-    }
-
-    fn is_free(&self, start: u64, end: u64) -> bool {
-        self.find_from(start).is_none_or(|vma| vma.start >= end)
+        self.vmas.find(address)
     }
 
     #[inline(always)]
@@ -224,85 +235,80 @@ impl Space {
         self.resident.load(Ordering::Relaxed).max(0).cast_unsigned()
     }
 
-    /// Starts of the areas that meet `start..end`.
-    fn overlapping(&self, start: u64, end: u64) -> Vec<u64> {
-        let first = self.find(start).map(|vma| vma.start);
-        let later = self.vmas.range(start..end).map(|(at, _)| *at);
-        let mut starts: Vec<u64> = first.into_iter().chain(later).collect();
-        starts.dedup();
-        starts
-    }
-
-    /// Cuts areas so that `at` is a border.
+    /// Cuts an area so that `at` is a border.
     fn split_at(&mut self, at: u64) {
-        let Some(start) = self.find(at).map(|vma| vma.start).filter(|start| *start < at) else { return };
-        let vma = self.vmas.get_mut(&start).expect("found above");
-        let upper = vma.split_off(at);
-        self.vmas.insert(at, upper);
+        let Some(vma) = self.vmas.find(at).filter(|vma| vma.start < at) else { return };
+        let start = vma.start;
+        let upper = vma.clone().split_off(at);
+        self.vmas.resize(start, start, at);
+        self.vmas.insert(upper);
     }
 
-    /// Joins the area at `start` with its neighbours where they continue each other.
-    fn merge_around(&mut self, start: u64) {
-        let mut start = start;
-        let Some(vma) = self.vmas.get(&start) else { return };
-        if let Some((at, before)) = self.vmas.range(..start).next_back()
-            && before.continues_into(vma)
-        {
-            let (at, end) = (*at, vma.end);
-            self.vmas.remove(&start);
-            self.vmas.get_mut(&at).expect("found above").end = end;
-            start = at;
+    /// Adds an area where there is none, as a part of its neighbours where they continue each other.
+    fn add_area(&mut self, vma: Vma) {
+        let before = self.vmas.find(vma.start - 1).filter(|before| before.continues_into(&vma));
+        let before = before.map(|before| before.start);
+        let after = self.vmas.find(vma.end).filter(|after| vma.continues_into(after)).map(|after| after.end);
+        match (before, after) {
+            (None, None) => self.vmas.insert(vma),
+            (Some(start), None) => self.vmas.resize(start, start, vma.end),
+            (None, Some(end)) => self.vmas.resize(vma.end, vma.start, end),
+            (Some(start), Some(end)) => {
+                self.vmas.remove(vma.end);
+                self.vmas.resize(start, start, end);
+            }
         }
-        let vma = &self.vmas[&start];
-        if let Some(after) = self.vmas.get(&vma.end)
-            && vma.continues_into(after)
-        {
-            let (at, end) = (after.start, after.end);
-            self.vmas.remove(&at);
-            self.vmas.get_mut(&start).expect("looked at above").end = end;
+    }
+
+    /// Joins the area that begins at `start` with its neighbours where they continue each other. Whether one did.
+    fn merge_around(&mut self, start: u64) -> bool {
+        let Some((before, vma, after)) = self.vmas.with_neighbours(start) else { return false };
+        let before = before.filter(|before| before.continues_into(vma)).map(|before| before.start);
+        let after = after.filter(|after| vma.continues_into(after)).map(|after| after.end);
+        if before.is_none() && after.is_none() {
+            return false;
         }
+        let (first, middle) = (before.unwrap_or(start), vma.end);
+        if after.is_some() {
+            self.vmas.remove(middle);
+        }
+        if before.is_some() {
+            self.vmas.remove(start);
+        }
+        self.vmas.resize(first, first, after.unwrap_or(middle));
+        true
     }
 
     /// Joins what continues each other in a range and at its two borders.
     fn merge_range(&mut self, start: u64, end: u64) {
-        for at in self.overlapping(start, end) {
-            self.merge_around(at);
-        }
-        // An area of the range may have vanished into the one before it, so its far border is still to be looked at.
-        self.merge_around(end);
-    }
-
-    /// The highest gap of `length` bytes below the mmap base (top-down, as Linux's default layout).
-    fn find_gap(&self, length: u64) -> Option<u64> {
-        let mut ceiling = self.mmap_base;
-        for vma in self.vmas.range(..self.mmap_base).rev().map(|(_, vma)| vma) {
-            if vma.end < ceiling && ceiling - vma.end >= length {
-                break;
+        let mut at = start;
+        while let Some(vma) = self.vmas.find_from(at).filter(|vma| vma.start < end) {
+            let from = vma.start;
+            at = vma.end;
+            if self.merge_around(from) {
+                // The joined area may continue with the next one.
+                let joined = self.vmas.find(from).map_or((end, end), |vma| (vma.start, vma.end));
+                while self.merge_around(joined.0) {}
+                at = self.vmas.find(from).map_or(end, |vma| vma.end);
             }
-            // A growing stack keeps its distance.
-            let gap = if vma.grows_down { STACK_GAP } else { 0 };
-            ceiling = ceiling.min(vma.start.saturating_sub(gap));
-        }
-        let bottom = ceiling.checked_sub(length).filter(|start| *start >= MMAP_MIN_ADDR);
-        match bottom {
-            Some(start) if self.is_free(start, start + length) => Some(start),
-            _ => self.find_gap_above(length),
         }
     }
 
-    /// The lowest gap above the mmap base, when the room below is used up.
-    fn find_gap_above(&self, length: u64) -> Option<u64> {
-        let mut at = self.mmap_base;
-        for vma in self.vmas.range(self.mmap_base..).map(|(_, vma)| vma) {
-            if vma.start >= at && vma.start - at >= length {
-                return Some(at);
-            }
-            at = at.max(vma.end);
+    /// A place for `length` bytes below the mmap base, the highest there is (Linux's default layout), else the lowest above
+    /// it. What is a whole number of huge pages begins at one if it can (`thp_get_unmapped_area`).
+    fn find_gap(&self, length: u64, whole_regions: bool) -> Option<u64> {
+        const REGION: u64 = super::table::LEAF_SPAN;
+        let below = |length: u64| self.vmas.highest_gap(length, MMAP_MIN_ADDR, self.mmap_base);
+        if whole_regions
+            && length.is_multiple_of(REGION)
+            && let Some(top) = below(length + REGION - PAGE)
+        {
+            return Some((top - length) / REGION * REGION);
         }
-        (TASK_SIZE.saturating_sub(at) >= length).then_some(at)
+        below(length).map(|top| top - length).or_else(|| self.vmas.lowest_gap(length, self.mmap_base))
     }
 
-    fn place(&self, placement: Placement, length: u64) -> Result<u64> {
+    fn place(&self, placement: Placement, length: u64, whole_regions: bool) -> Result<u64> {
         let fits = |start: u64| {
             start.is_multiple_of(PAGE)
                 && start >= MMAP_MIN_ADDR
@@ -317,45 +323,38 @@ impl Space {
                 Err(if start < MMAP_MIN_ADDR { Errno::EPERM } else { Errno::ENOMEM })
             }
             Placement::Fixed(start) => Ok(start),
-            Placement::FixedNoReplace(start) if self.is_free(start, start + length) => Ok(start),
+            Placement::FixedNoReplace(start) if self.vmas.is_free(start, start + length) => Ok(start),
             Placement::FixedNoReplace(_) => Err(Errno::EEXIST),
             Placement::Hint(hint) => {
                 let hint = hint / PAGE * PAGE;
-                if hint != 0 && fits(hint) && self.is_free(hint, hint + length) {
+                if hint != 0 && fits(hint) && self.vmas.is_free(hint, hint + length) {
                     return Ok(hint);
                 }
-                self.find_gap(length).ok_or(Errno::ENOMEM)
+                self.find_gap(length, whole_regions).ok_or(Errno::ENOMEM)
             }
         }
     }
 
     fn data_pages(&self) -> u64 {
         let counts = |vma: &&Vma| !vma.shared && vma.protection.write && !vma.grows_down;
-        self.vmas.values().filter(counts).map(Vma::pages).sum()
+        self.vmas.unordered().filter(counts).map(Vma::pages).sum()
     }
 
     /// RLIMIT_AS, RLIMIT_DATA and the number of areas, for `pages` more (Linux `may_expand_vm`).
-    fn charge(&self, pages: u64, private_writable: bool) -> Result<()> {
+    fn charge(&self, limits: &Limits, pages: u64, private_writable: bool) -> Result<()> {
         let over = |limit: u64, now: u64| limit != u64::MAX && (now + pages).saturating_mul(PAGE) > limit;
-        if over(self.limits.address_space, self.total_pages) || self.vmas.len() >= settings::max_map_count() {
+        if over(limits.address_space, self.total_pages) || self.vmas.len() >= settings::max_map_count() {
             return Err(Errno::ENOMEM);
         }
-        if private_writable && self.limits.data != u64::MAX && over(self.limits.data, self.data_pages()) {
+        if private_writable && limits.data != u64::MAX && over(limits.data, self.data_pages()) {
             return Err(Errno::ENOMEM);
         }
         Ok(())
     }
 
     /// RLIMIT_DATA for areas that mprotect makes private and writable (Linux `mprotect_fixup`).
-    fn charge_new_data(&self, start: u64, end: u64) -> Result<()> {
-        let becomes_data = |vma: &&Vma| !vma.shared && !vma.protection.write && !vma.grows_down;
-        let areas = self.overlapping(start, end);
-        let more = areas.iter().map(|at| &self.vmas[at]).filter(becomes_data);
-        let pages: u64 = more.map(|vma| overlap_pages(vma, start, end)).sum();
-        if pages == 0 {
-            return Ok(());
-        }
-        if self.limits.data != u64::MAX && (self.data_pages() + pages).saturating_mul(PAGE) > self.limits.data {
+    fn charge_new_data(&self, limits: &Limits, pages: u64) -> Result<()> {
+        if limits.data != u64::MAX && (self.data_pages() + pages).saturating_mul(PAGE) > limits.data {
             return Err(Errno::ENOMEM);
         }
         settings::admit(pages)
@@ -364,31 +363,30 @@ impl Space {
     /// A fault just below a stack: extends it if RLIMIT_STACK and the gap below allow. Returns the extended area.
     pub(super) fn grow_stack(&mut self, mm: &Mm, address: u64) -> Option<Vma> {
         let start = address & !(PAGE - 1);
-        let (at, vma) = self.vmas.range(address..).next()?;
+        let limits = mm.limits();
+        let vma = self.vmas.find_from(address)?;
         if !vma.grows_down || start < MMAP_MIN_ADDR {
             return None;
         }
-        let (at, end) = (*at, vma.end);
+        let (at, end) = (vma.start, vma.end);
         // Linux `acct_stack_growth`: RLIMIT_STACK, then RLIMIT_MEMLOCK and RLIMIT_AS.
-        if end - start > self.limits.stack {
+        if end - start > limits.stack {
             return None;
         }
-        let below = self.vmas.range(..at).next_back().map(|(_, vma)| vma);
+        let below = self.vmas.find_before(at);
         if below.is_some_and(|below| !below.grows_down && start < below.end + STACK_GAP) {
             return None;
         }
         let pages = (at - start) / PAGE;
-        self.charge(pages, false).ok()?;
-        if vma.locked && (self.locked_pages + pages).saturating_mul(PAGE) > self.limits.memlock {
+        self.charge(&limits, pages, false).ok()?;
+        if vma.locked && (self.locked_pages + pages).saturating_mul(PAGE) > limits.memlock {
             return None;
         }
-        let mut vma = self.vmas.remove(&at)?;
-        vma.start = start;
         self.total_pages += pages;
-        self.locked_pages += if vma.locked { pages } else { 0 };
-        self.vmas.insert(start, vma.clone());
+        self.locked_pages += if self.vmas.find(at)?.locked { pages } else { 0 };
+        self.vmas.resize(at, start, end);
         mm.note_peak(self);
-        Some(vma)
+        self.vmas.find(start).cloned()
     }
 }
 
@@ -397,7 +395,7 @@ impl Mm {
     pub fn new() -> Result<Arc<Mm>> {
         let table = PageTable::new()?;
         Ok(Self::with(Space {
-            vmas: BTreeMap::new(),
+            vmas: Areas::new(),
             table,
             resident: AtomicI64::new(0),
             total_pages: 0,
@@ -406,7 +404,6 @@ impl Mm {
             marks: Marks::default(),
             brk: 0,
             mmap_base: TASK_SIZE,
-            limits: Limits::NONE,
             lock_future: false,
             auxv: Arc::from([]),
             exe: None,
@@ -417,7 +414,9 @@ impl Mm {
         Arc::new_cyclic(|this| Mm {
             hardware: AddressSpace::new(space.table.root()),
             space: Mutex::new(space),
+            limits: SharedLimits::none(),
             max_rss: AtomicU64::new(0),
+            locks_memory: AtomicBool::new(false),
             huge_pages_off: AtomicBool::new(false),
             dump_filter: AtomicU32::new(dump::filter::DEFAULT),
             this: this.clone(),
@@ -434,9 +433,40 @@ impl Mm {
         self.space.lock()
     }
 
-    /// The limits that operations of the current process are held to. Called by the memory system calls and by exec.
+    /// The limits that operations of the current process are held to. Called by the memory system calls, by setrlimit(2) and
+    /// by exec.
     pub fn set_limits(&self, limits: Limits) {
-        self.lock().limits = limits;
+        self.set_size_limits(limits.address_space, limits.data, limits.stack);
+        self.limits.memlock.store(limits.memlock, Ordering::Relaxed);
+    }
+
+    /// As [`Self::set_limits`], without RLIMIT_MEMLOCK: for calls that lock nothing.
+    #[inline(always)]
+    pub fn set_size_limits(&self, address_space: u64, data: u64, stack: u64) {
+        self.limits.address_space.store(address_space, Ordering::Relaxed);
+        self.limits.data.store(data, Ordering::Relaxed);
+        self.limits.stack.store(stack, Ordering::Relaxed);
+    }
+
+    /// Whether memory is or was locked here.
+    #[inline(always)]
+    pub fn locks_memory(&self) -> bool {
+        self.locks_memory.load(Ordering::Relaxed)
+    }
+
+    /// Memory is about to be locked here for the first time (mlock(2) and its family, MAP_LOCKED).
+    pub fn will_lock_memory(&self) {
+        self.locks_memory.store(true, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Limits {
+        Limits {
+            address_space: self.limits.address_space.load(Ordering::Relaxed),
+            data: self.limits.data.load(Ordering::Relaxed),
+            stack: self.limits.stack.load(Ordering::Relaxed),
+            memlock: self.limits.memlock.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether a fault brings one page even where a whole region could be filled (PR_GET_THP_DISABLE).
@@ -472,9 +502,11 @@ impl Mm {
         self.lock().exe.clone()
     }
 
-    /// Records the auxiliary vector.
-    pub fn set_auxv(&self, vector: Arc<[u8]>) {
-        self.lock().auxv = vector;
+    /// Records the auxiliary vector of a program and the marks that came with its stack.
+    pub fn note_start(&self, auxv: Arc<[u8]>, change: impl FnOnce(&mut Marks)) {
+        let mut space = self.lock();
+        space.auxv = auxv;
+        change(&mut space.marks);
     }
 
     /// The auxiliary vector as exec made it.
@@ -500,7 +532,7 @@ impl Mm {
     /// A copy-on-write twin (fork(2)). Leaf tables are shared, see [`super::table`].
     pub fn fork(&self) -> Result<Arc<Mm>> {
         let space = self.lock();
-        frame::admit(space.vmas.len() * size_of::<Vma>())?;
+        frame::admit(space.vmas.copy_size())?;
         let table = space.table.fork();
         // Whatever became of it, this side's entries may be read-only now.
         self.hardware.flush_all();
@@ -514,24 +546,29 @@ impl Mm {
             marks: space.marks,
             brk: space.brk,
             mmap_base: space.mmap_base,
-            limits: space.limits,
             lock_future: false,
             auxv: space.auxv.clone(),
             exe: space.exe.clone(),
         });
         child.set_dump_filter(self.dump_filter());
+        child.set_limits(self.limits());
         let mut theirs = child.lock();
-        for vma in theirs.vmas.values_mut() {
-            vma.locked = false;
+        if space.locked_pages > 0 {
+            theirs.vmas.change_all(|vma| vma.locked = false);
+        }
+        let mut special = Vec::new();
+        for vma in theirs.vmas.unordered() {
             if let Some(mapping) = vma.mapping() {
                 mapping.add_mapper(child.this.clone());
             }
+            if vma.dont_fork || vma.wipe_on_fork {
+                special.push((vma.start, vma.end, !vma.dont_fork));
+            }
         }
-        let special = theirs.vmas.values().filter(|vma| vma.dont_fork || vma.wipe_on_fork);
-        for (start, end, keep) in special.map(|vma| (vma.start, vma.end, !vma.dont_fork)).collect::<Vec<_>>() {
+        for (start, end, keep) in special {
             child.discard(&mut theirs, start, end)?;
             if !keep {
-                let gone = theirs.vmas.remove(&start);
+                let gone = theirs.vmas.remove(start);
                 theirs.total_pages -= gone.map_or(0, |vma| vma.pages());
             }
         }
@@ -548,21 +585,23 @@ impl Mm {
             return Err(if request.length == 0 { Errno::EINVAL } else { Errno::ENOMEM });
         }
         let mut space = self.lock();
-        let start = space.place(request.placement, length)?;
+        let limits = self.limits();
+        let whole_regions = !request.shared && matches!(request.backing, Backing::Anonymous);
+        let start = space.place(request.placement, length, whole_regions)?;
         let end = start + length;
         let pages = length / PAGE;
         let replaced: u64 = if matches!(request.placement, Placement::Fixed(_)) {
-            space.overlapping(start, end).iter().map(|at| overlap_pages(&space.vmas[at], start, end)).sum()
+            space.vmas.range(start, end).map(|vma| overlap_pages(vma, start, end)).sum()
         } else {
             0
         };
         let is_private_writable = !request.shared && request.protection.write;
-        space.charge(pages.saturating_sub(replaced), is_private_writable && !request.grows_down)?;
+        space.charge(&limits, pages.saturating_sub(replaced), is_private_writable && !request.grows_down)?;
         if is_private_writable && !request.no_reserve {
             settings::admit(pages)?;
         }
         let locked = request.locked || space.lock_future;
-        if locked && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
+        if locked && (space.locked_pages + pages).saturating_mul(PAGE) > limits.memlock {
             return Err(Errno::EAGAIN);
         }
         if replaced > 0 {
@@ -587,10 +626,10 @@ impl Mm {
         }
         space.total_pages += pages;
         space.locked_pages += if locked { pages } else { 0 };
-        space.vmas.insert(start, vma);
-        space.merge_around(start);
+        space.add_area(vma);
         if locked {
-            self.populate_locked(&mut space, start, end);
+            // As mmap(2) says of MAP_LOCKED: a page that cannot be brought in now is a fault later.
+            self.populate_locked(&space, start, end);
         }
         Ok(start)
     }
@@ -606,7 +645,7 @@ impl Mm {
     }
 
     fn unmap_locked(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
-        if space.is_free(start, end) {
+        if space.vmas.is_free(start, end) {
             return Ok(());
         }
         // Splitting makes at most two more areas.
@@ -615,13 +654,24 @@ impl Mm {
         }
         // Tables at the two edges may have to be copied; that can fail, so it comes first.
         space.table.own_edges(start, end, &self.hardware)?;
-        space.split_at(start);
-        space.split_at(end);
         space.max_total = space.max_total.max(space.total_pages);
-        while let Some(at) = space.vmas.range(start..end).next().map(|(at, _)| *at) {
-            let vma = space.vmas.remove(&at).expect("listed above");
-            space.total_pages -= vma.pages();
-            space.locked_pages -= if vma.locked { vma.pages() } else { 0 };
+        while let Some(vma) = space.vmas.find_from(start).filter(|vma| vma.start < end) {
+            let (from, to) = (vma.start, vma.end);
+            let pages = overlap_pages(vma, start, end);
+            let locked = if vma.locked { pages } else { 0 };
+            let upper = (from < start && end < to).then(|| vma.clone().split_off(end));
+            if from < start {
+                space.vmas.resize(from, from, start);
+            } else if end < to {
+                space.vmas.resize(from, end, to);
+            } else {
+                drop(space.vmas.remove(from));
+            }
+            if let Some(upper) = upper {
+                space.vmas.insert(upper);
+            }
+            space.total_pages -= pages;
+            space.locked_pages -= locked;
         }
         self.discard(space, start, end)
     }
@@ -646,30 +696,40 @@ impl Mm {
             return Ok(());
         }
         let mut space = self.lock();
-        check_covered(&space, start, end)?;
-        for at in space.overlapping(start, end) {
-            may_protect(&space.vmas[&at], protection)?;
+        // A hole counts before areas that may not be changed.
+        let (mut covered, mut new_data, mut allowed) = (start, 0, Ok(()));
+        while covered < end {
+            let vma = space.find(covered).ok_or(Errno::ENOMEM)?;
+            allowed = allowed.and_then(|()| may_protect(vma, protection));
+            if protection.write && !vma.shared && !vma.protection.write && !vma.grows_down {
+                new_data += overlap_pages(vma, start, end);
+            }
+            covered = vma.end;
         }
-        if protection.write {
-            space.charge_new_data(start, end)?;
+        allowed?;
+        if new_data > 0 {
+            space.charge_new_data(&self.limits(), new_data)?;
         }
         space.table.own_range(start, end, &self.hardware)?;
         space.split_at(start);
         space.split_at(end);
         let mut changed = false;
-        for at in space.overlapping(start, end) {
-            let vma = space.vmas.get_mut(&at).expect("listed above");
-            vma.protection = protection;
-            let (from, to, read) = (vma.start, vma.end, vma.read_flags());
-            changed |= space.table.update(from, to, &self.hardware, |pte| {
-                let old = pte.flags();
-                // Write access comes back through a fault, which knows whether the page must be copied.
-                let flags = PageFlags { read: read.read, exec: read.exec, write: old.write && protection.write, ..old };
-                if read.exec && !old.exec {
+        let mut at = start;
+        while at < end {
+            let change = |vma: &mut Vma| {
+                vma.protection = protection;
+                (vma.end, vma.read_flags(), vma.shared)
+            };
+            let (to, flags, shared) = space.vmas.change(at, change).expect("the range is covered");
+            changed |= space.table.update(at, to, &self.hardware, |pte| {
+                // Write access comes back through a fault where the page may have to be copied.
+                let write = protection.write && (pte.writable() || !shared && is_ours_alone(pte));
+                if flags.exec && !pte.executable() {
                     frame::publish_code(pte.pfn());
                 }
-                Pte::page(pte.pfn(), flags)
+                pte.with_rights(flags.read, write, flags.exec)
             })?;
+            at = to;
         }
         if changed {
             self.hardware.flush_range(start, (length / PAGE) as usize);
@@ -678,14 +738,41 @@ impl Mm {
         Ok(())
     }
 
-    /// Installs a kernel frame at an address of a special area.
-    pub fn install_special(&self, address: u64, pfn: Pfn, exec: bool) -> Result<()> {
-        let flags = PageFlags { read: true, exec, uncounted: true, ..PageFlags::default() };
-        let space = self.lock();
-        space.table.set(address, Pte::page(pfn, flags), &self.hardware)?;
-        space.note_resident(1);
+    /// Where [`Self::map`] would put a mapping. For exec, which has the address space to itself and reserves nothing.
+    pub fn place(&self, placement: Placement, length: u64) -> Result<u64> {
+        self.lock().place(placement, page_up(length)?, false)
+    }
+
+    /// Maps frames of the kernel one after the other, each as an area of its own. Returns the address of the first.
+    pub fn map_special(&self, pages: &[(Pfn, Role, Protection)]) -> Result<u64> {
+        let mut space = self.lock();
+        let length = pages.len() as u64 * PAGE;
+        let first = space.place(Placement::Hint(0), length, false)?;
+        space.charge(&self.limits(), pages.len() as u64, false)?;
+        let mut start = first;
+        for (pfn, role, protection) in pages {
+            let flags = PageFlags { read: true, exec: protection.exec, uncounted: true, ..PageFlags::default() };
+            space.table.own_slot(start, &self.hardware)?.set(Pte::page(*pfn, flags));
+            space.note_resident(1);
+            space.total_pages += 1;
+            space.add_area(Vma {
+                start,
+                end: start + PAGE,
+                protection: *protection,
+                shared: false,
+                backing: Backing::Special,
+                grows_down: false,
+                role: *role,
+                locked: false,
+                dont_fork: false,
+                wipe_on_fork: false,
+                no_huge_pages: false,
+                dont_dump: false,
+            });
+            start += PAGE;
+        }
         hal::mmu::publish_entries();
-        Ok(())
+        Ok(first)
     }
 
     /// A file lost the pages `first..end`: they go from here too.
@@ -694,7 +781,7 @@ impl Mm {
         let shows = |vma: &&Vma| vma.mapping().is_some_and(|known| core::ptr::eq(&**known, mapping));
         let ranges: Vec<(u64, u64)> = space
             .vmas
-            .values()
+            .iter()
             .filter(shows)
             .filter_map(|vma| {
                 let base = vma.offset() / PAGE;
@@ -728,7 +815,7 @@ impl Mm {
     pub fn areas(&self) -> Vec<VmaInfo> {
         let space = self.lock();
         let info = |vma: &Vma| VmaInfo { vma: vma.clone(), resident: resident_pages(&space, vma) };
-        space.vmas.values().map(info).collect()
+        space.vmas.iter().map(info).collect()
     }
 
     /// Pages of all areas, and resident pages: what `/proc/PID/stat` shows, without a look at each area.
@@ -741,11 +828,11 @@ impl Mm {
     pub fn counters(&self) -> Counters {
         let space = self.lock();
         self.note_peak(&space);
-        let sum = |which: fn(&&Vma) -> bool| space.vmas.values().filter(which).map(Vma::pages).sum::<u64>();
+        let sum = |which: fn(&&Vma) -> bool| space.vmas.unordered().filter(which).map(Vma::pages).sum::<u64>();
         Counters {
             total: space.total_pages,
             resident: space.resident(),
-            shared: space.vmas.values().map(|vma| file_pages(&space, vma)).sum(),
+            shared: space.vmas.iter().map(|vma| file_pages(&space, vma)).sum(),
             text: (space.marks.end_code.next_multiple_of(PAGE) - space.marks.start_code / PAGE * PAGE) / PAGE,
             code: sum(|vma| vma.protection.exec && !vma.protection.write && !vma.grows_down),
             tables: space.table.count_tables(),
@@ -772,6 +859,11 @@ fn file_pages(space: &Space, vma: &Vma) -> u64 {
         });
     }
     count
+}
+
+/// Whether an entry of a private area was written and is the only one for its frame: nobody else sees further writes.
+fn is_ours_alone(pte: Pte) -> bool {
+    pte.is_dirty() && pte.is_counted() && frame::references(pte.pfn()) == 1
 }
 
 fn overlap_pages(vma: &Vma, start: u64, end: u64) -> u64 {

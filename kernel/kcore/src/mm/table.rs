@@ -4,8 +4,8 @@
 //! can be written, and counts the sharers in the frame's metadata (on-demand fork, EuroSys 2021). Whoever must change a
 //! shared leaf first takes a copy ([`PageTable::own_leaf`]); the last sharer takes the table itself.
 //!
-//! The frame of each table notes between which indexes it was ever filled. A small process fills a few dozen of some
-//! thousand entries; fork, copying a leaf and exit look at those alone.
+//! The frame of each table notes which groups of eight entries were filled. A small process fills a few dozen of some
+//! thousand entries, far apart; fork, copying a leaf and exit look at those alone.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,39 +27,50 @@ fn load(entry: &AtomicU64) -> Pte {
     Pte(entry.load(Ordering::Relaxed))
 }
 
-/// Bounds of an empty table: from `ENTRIES` to 0.
-const NO_BOUNDS: u64 = ENTRIES as u64;
+/// Entries that one bit of a table's note stands for.
+const GROUP: usize = ENTRIES / 64;
 
-/// A table of empty entries.
+/// A table of empty entries. The note of a fresh frame is 0: no group is filled.
 fn new_table() -> Result<Pfn> {
-    let table = frame::allocate_zeroed()?;
-    frame::note(table).store(NO_BOUNDS, Ordering::Relaxed);
-    Ok(table)
+    frame::allocate_zeroed()
 }
 
-/// The indexes between which `table` may have entries.
-fn bounds(table: Pfn) -> core::ops::Range<usize> {
-    let word = frame::note(table).load(Ordering::Relaxed);
-    (word & 0xffff) as usize..(word >> 16) as usize
+/// A bit for each group of `table` that may have entries.
+#[inline(always)]
+fn groups(table: Pfn) -> u64 {
+    frame::note(table).load(Ordering::Relaxed)
 }
 
 /// Notes that `table` has an entry at `at`.
 #[inline(always)]
-fn widen(table: Pfn, at: usize) {
+fn mark(table: Pfn, at: usize) {
     let word = frame::note(table);
-    let old = word.load(Ordering::Relaxed);
-    let (low, high) = (old & 0xffff, old >> 16);
-    let at = at as u64;
-    if at < low || at >= high {
-        word.store(low.min(at) | high.max(at + 1) << 16, Ordering::Relaxed);
-    }
+    word.store(word.load(Ordering::Relaxed) | 1 << (at / GROUP), Ordering::Relaxed);
+}
+
+/// The groups of the entries `first..last`, of which there is at least one.
+#[inline(always)]
+fn groups_of(first: usize, last: usize) -> u64 {
+    (u64::MAX << (first / GROUP)) & (u64::MAX >> (63 - (last - 1) / GROUP))
+}
+
+/// The runs of entries that the groups in `mask` make.
+fn runs(mut mask: u64) -> impl Iterator<Item = core::ops::Range<usize>> {
+    core::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
+        let start = mask.trailing_zeros();
+        let length = (mask >> start).trailing_ones();
+        mask &= u64::MAX.checked_shl(start + length).unwrap_or(0);
+        Some(start as usize * GROUP..(start + length) as usize * GROUP)
+    })
 }
 
 /// The entries of `table` that may be filled, with their indexes.
 fn filled(table: Pfn) -> impl Iterator<Item = (usize, &'static AtomicU64)> {
-    let range = bounds(table);
-    let start = range.start;
-    mem::table(table).get(range).unwrap_or_default().iter().enumerate().map(move |(n, entry)| (start + n, entry))
+    let entries = mem::table(table);
+    runs(groups(table)).flat_map(move |run| run.clone().zip(&entries[run]))
 }
 
 /// Whether an entry counts as resident: the frame of zeros does not (Linux `MM_ANONPAGES`).
@@ -181,7 +192,7 @@ impl Slot {
     /// Stores the entry. The caller flushes if a valid one was replaced, else publishes.
     #[inline(always)]
     pub fn set(self, pte: Pte) {
-        widen(self.leaf, self.at);
+        mark(self.leaf, self.at);
         // Only the holder of the lock writes here and the hardware writes nothing (no DBM): no read-modify-write.
         self.entry.store(pte.0, Ordering::Release);
     }
@@ -189,13 +200,13 @@ impl Slot {
     /// Whether the leaf table has no entry at all.
     #[inline(always)]
     pub fn region_is_empty(self) -> bool {
-        bounds(self.leaf).is_empty()
+        groups(self.leaf) == 0
     }
 
     /// Fills an empty leaf table with neighbouring frames; `first` is the entry of its first page. The caller publishes.
     pub fn fill_region(self, first: Pte) {
         debug_assert!(self.region_is_empty());
-        frame::note(self.leaf).store((ENTRIES as u64) << 16, Ordering::Relaxed);
+        frame::note(self.leaf).store(u64::MAX, Ordering::Relaxed);
         for (n, entry) in (0..).zip(mem::table(self.leaf)) {
             entry.store(first.neighbour(n).0, Ordering::Release);
         }
@@ -230,7 +241,7 @@ impl PageTable {
             return Ok(top.pfn());
         }
         let fresh = new_table()?;
-        widen(self.root, at);
+        mark(self.root, at);
         slot.store(Pte::table(fresh).0, Ordering::Release);
         Ok(fresh)
     }
@@ -260,7 +271,7 @@ impl PageTable {
         let leaf = load(slot);
         if !leaf.is_valid() {
             let fresh = new_table()?;
-            widen(table, at);
+            mark(table, at);
             slot.store(Pte::table(fresh).0, Ordering::Release);
             return Ok(fresh);
         }
@@ -303,7 +314,7 @@ impl PageTable {
             }
             let table = new_table()?;
             frame::note(table).store(frame::note(top.pfn()).load(Ordering::Relaxed), Ordering::Relaxed);
-            widen(child.root, n);
+            mark(child.root, n);
             mem::table(child.root)[n].store(Pte::table(table).0, Ordering::Relaxed);
             for (n, mine) in filled(top.pfn()) {
                 let leaf = load(mine);
@@ -349,7 +360,9 @@ impl PageTable {
                 slot.store(0, Ordering::Relaxed);
                 gather.table(from, leaf);
             } else {
-                clear(self.own_leaf(from, gather.space)?, from, to, gather);
+                let leaf = load(slot);
+                let own = if leaf.is_shared_table() { self.own_leaf(from, gather.space)? } else { leaf.pfn() };
+                clear(own, from, to, gather);
             }
             Ok(())
         })
@@ -370,7 +383,7 @@ impl PageTable {
         let cut = |at: u64| {
             let region = at / LEAF_SPAN * LEAF_SPAN;
             let whole = start <= region && region + LEAF_SPAN <= end;
-            if whole { Ok(()) } else { self.own_range(at, at + 1, space) }
+            if !whole && self.leaf_is_shared(at) { self.own_leaf(at, space).map(drop) } else { Ok(()) }
         };
         cut(start)?;
         cut(end - 1)
@@ -385,9 +398,10 @@ impl PageTable {
         mut change: impl FnMut(Pte) -> Pte,
     ) -> Result<bool> {
         let mut changed = false;
-        self.for_each_leaf(start, end, |_, from, to| {
-            let leaf = self.own_leaf(from, space)?;
-            for (_, entry) in filled_between(leaf, from, to) {
+        self.for_each_leaf(start, end, |slot, from, to| {
+            let leaf = load(slot);
+            let own = if leaf.is_shared_table() { self.own_leaf(from, space)? } else { leaf.pfn() };
+            for (_, entry) in filled_between(own, from, to) {
                 let pte = load(entry);
                 if pte.is_valid() {
                     entry.store(change(pte).0, Ordering::Relaxed);
@@ -449,11 +463,12 @@ impl PageTable {
 /// The entries of `leaf` that may be filled and lie in `start..end`, with the addresses of their pages.
 fn filled_between(leaf: Pfn, start: u64, end: u64) -> impl Iterator<Item = (u64, &'static AtomicU64)> {
     let region = start / LEAF_SPAN * LEAF_SPAN;
-    let known = bounds(leaf);
-    let first = known.start.max(index(3, start));
-    let last = known.end.min(((end - region) / PAGE) as usize);
-    let entries = mem::table(leaf).get(first..last).unwrap_or_default();
-    entries.iter().enumerate().map(move |(n, entry)| (region + (first + n) as u64 * PAGE, entry))
+    let (first, last) = (index(3, start), ((end - region) / PAGE) as usize);
+    let entries = mem::table(leaf);
+    runs(groups(leaf) & groups_of(first, last)).flat_map(move |run| {
+        let run = run.start.max(first)..run.end.min(last);
+        run.clone().map(move |n| region + n as u64 * PAGE).zip(&entries[run])
+    })
 }
 
 /// Stores what `make` returns as the entry of `page` in its own `leaf`, if that is empty. The caller publishes.
@@ -463,7 +478,7 @@ pub(super) fn fill(leaf: Pfn, page: u64, make: impl FnOnce() -> Pte) -> bool {
     if load(entry).is_valid() {
         return false;
     }
-    widen(leaf, at);
+    mark(leaf, at);
     entry.store(make().0, Ordering::Release);
     true
 }
@@ -474,7 +489,10 @@ fn resident_in(leaf: Pfn) -> usize {
 
 fn clear(leaf: Pfn, start: u64, end: u64, gather: &mut Gather<'_>) {
     let (first, last) = (index(3, start), index(3, end - PAGE) + 1);
-    let known = bounds(leaf);
+    let met = groups(leaf) & groups_of(first, last);
+    if met == 0 {
+        return;
+    }
     for (page, entry) in filled_between(leaf, start, end) {
         let pte = load(entry);
         if pte.is_valid() {
@@ -482,9 +500,16 @@ fn clear(leaf: Pfn, start: u64, end: u64, gather: &mut Gather<'_>) {
             gather.page(page, pte);
         }
     }
-    if first <= known.start && known.end <= last {
-        frame::note(leaf).store(NO_BOUNDS, Ordering::Relaxed);
+    // The groups within are empty now; those at the borders are if the rest of them is.
+    let entries = mem::table(leaf);
+    let in_use = |at: usize| entries[at / GROUP * GROUP..][..GROUP].iter().any(|entry| !load(entry).is_empty());
+    let mut kept = 0;
+    for at in [first, last - 1] {
+        if in_use(at) {
+            kept |= 1 << (at / GROUP);
+        }
     }
+    frame::note(leaf).store(groups(leaf) & !met | met & kept, Ordering::Relaxed);
 }
 
 /// Takes the shared leaf table of `slot` for this space: the table itself for the last sharer, else a copy in which, as in

@@ -12,7 +12,7 @@ use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::timer::VdsoData;
 use spin::Once;
 
-use super::{Backing, MapRequest, Mm, Placement, Protection, Role, frame};
+use super::{Mm, Protection, Role, frame};
 use crate::Result;
 use crate::task::Task;
 
@@ -67,25 +67,9 @@ fn store(vdso: &Vdso, offset: usize, value: u64) {
 /// Maps data and code into `mm`. Returns the address of the image (AT_SYSINFO_EHDR).
 pub fn map(mm: &Mm) -> Result<u64> {
     let Some(vdso) = VDSO.get() else { return Ok(0) };
-    let special = |placement, role, exec| MapRequest {
-        placement,
-        length: PAGE,
-        protection: Protection { read: true, write: false, exec },
-        shared: false,
-        backing: Backing::Special,
-        grows_down: false,
-        role,
-        locked: false,
-        no_reserve: false,
-    };
-    // Find two pages, then put each at its place.
-    let whole = MapRequest::anonymous(Placement::Hint(0), 2 * PAGE, Protection::default());
-    let start = mm.map(whole)?;
-    mm.map(special(Placement::Fixed(start), Role::Vvar, false))?;
-    mm.map(special(Placement::Fixed(start + PAGE), Role::Vdso, true))?;
-    mm.install_special(start, vdso.data, false)?;
-    mm.install_special(start + PAGE, vdso.image, true)?;
-    Ok(start + PAGE)
+    let data = Protection { read: true, write: false, exec: false };
+    let code = Protection { exec: true, ..data };
+    Ok(mm.map_special(&[(vdso.data, Role::Vvar, data), (vdso.image, Role::Vdso, code)])? + PAGE)
 }
 
 /// Where a handler without SA_RESTORER returns to.

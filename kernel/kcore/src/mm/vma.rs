@@ -149,6 +149,14 @@ impl Vma {
         upper
     }
 
+    /// Sets the borders; what the area shows at an address stays the same.
+    pub(super) fn move_borders(&mut self, start: u64, end: u64) {
+        if let Backing::File { offset, .. } | Backing::SharedAnonymous { offset, .. } = &mut self.backing {
+            *offset = offset.wrapping_add(start.wrapping_sub(self.start));
+        }
+        (self.start, self.end) = (start, end);
+    }
+
     /// Whether `next`, which begins where this ends, continues it in every respect.
     pub fn continues_into(&self, next: &Vma) -> bool {
         let same = self.end == next.start

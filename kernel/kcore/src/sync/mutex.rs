@@ -73,6 +73,8 @@ impl<T> Drop for MutexGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         self.inner = None;
-        self.waiters.wake_one();
+        if !self.waiters.is_idle() {
+            self.waiters.wake_one();
+        }
     }
 }

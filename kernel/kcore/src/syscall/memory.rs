@@ -15,24 +15,40 @@ use crate::task::Task;
 
 const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
 
-/// The limits of the calling process, for operations that are charged.
+/// The limits of a process, for operations that are charged.
 pub(crate) fn limits_of(task: &Task) -> Limits {
     let memlock = if task.capable(CAP_IPC_LOCK) { u64::MAX } else { task.rlimit(RLIMIT_MEMLOCK) };
-    Limits {
-        address_space: task.rlimit(RLIMIT_AS),
-        data: task.rlimit(RLIMIT_DATA),
-        stack: task.rlimit(RLIMIT_STACK),
-        memlock,
-    }
+    let (address_space, data, stack) = size_limits_of(task);
+    Limits { address_space, data, stack, memlock }
+}
+
+fn size_limits_of(task: &Task) -> (u64, u64, u64) {
+    let limits = task.group.limits.lock();
+    let soft = |resource: u32| limits[resource as usize].rlim_cur;
+    (soft(RLIMIT_AS), soft(RLIMIT_DATA), soft(RLIMIT_STACK))
 }
 
 fn mm_of(cx: &Context<'_>) -> Result<Arc<Mm>> {
     cx.task.mm().ok_or(Errno::EFAULT)
 }
 
-/// The address space with the process's limits in force.
+/// The address space with the process's limits in force. RLIMIT_MEMLOCK, which depends on capabilities, only where memory is
+/// locked.
 fn charged_mm(cx: &Context<'_>) -> Result<Arc<Mm>> {
     let mm = mm_of(cx)?;
+    if mm.locks_memory() {
+        mm.set_limits(limits_of(&cx.task));
+    } else {
+        let (address_space, data, stack) = size_limits_of(&cx.task);
+        mm.set_size_limits(address_space, data, stack);
+    }
+    Ok(mm)
+}
+
+/// The same for calls that lock memory.
+fn locking_mm(cx: &Context<'_>) -> Result<Arc<Mm>> {
+    let mm = mm_of(cx)?;
+    mm.will_lock_memory();
     mm.set_limits(limits_of(&cx.task));
     Ok(mm)
 }
@@ -80,10 +96,12 @@ pub fn mmap(
     } else {
         Placement::Hint(address)
     };
-    if flags & m::MAP_LOCKED != 0 {
+    let mm = if flags & m::MAP_LOCKED != 0 {
         may_lock(cx)?;
-    }
-    let mm = charged_mm(cx)?;
+        locking_mm(cx)?
+    } else {
+        charged_mm(cx)?
+    };
     let start = mm.map(MapRequest {
         shared,
         backing,
@@ -249,7 +267,7 @@ fn may_lock(cx: &Context<'_>) -> Result<()> {
 pub fn mlock(cx: &mut Context<'_>, address: u64, length: u64) -> Result<usize> {
     may_lock(cx)?;
     let (start, end) = lock_range(address, length)?;
-    charged_mm(cx)?.lock_range(start, end)?;
+    locking_mm(cx)?.lock_range(start, end)?;
     Ok(0)
 }
 
@@ -276,7 +294,7 @@ pub fn mlockall(cx: &mut Context<'_>, flags: u32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     may_lock(cx)?;
-    charged_mm(cx)?.lock_all(flags & m::MCL_CURRENT != 0, flags & m::MCL_FUTURE != 0)?;
+    locking_mm(cx)?.lock_all(flags & m::MCL_CURRENT != 0, flags & m::MCL_FUTURE != 0)?;
     Ok(0)
 }
 

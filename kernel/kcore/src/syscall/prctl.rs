@@ -145,7 +145,11 @@ fn thp_disable(task: &Task, option: u32, args: Arguments) -> Result<usize> {
         args.none()?;
         return Ok(usize::from(task.group.thp_disabled.load(Ordering::Relaxed)));
     }
-    task.group.thp_disabled.store(args.only_arg2()? != 0, Ordering::Relaxed);
+    let off = args.only_arg2()? != 0;
+    task.group.thp_disabled.store(off, Ordering::Relaxed);
+    if let Some(mm) = task.mm() {
+        mm.set_huge_pages_off(off);
+    }
     Ok(0)
 }
 

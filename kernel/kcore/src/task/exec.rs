@@ -156,6 +156,9 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
     mm.hardware().activate();
     hal::cpu::irq_restore(saved);
     drop(old_mm);
+    mm.set_huge_pages_off(task.group.thp_disabled.load(Ordering::Relaxed));
+    // While it was built nothing but the stack was limited.
+    mm.set_limits(crate::syscall::memory::limits_of(task));
     exit::complete_vfork(task);
     unshare_files(task);
     let old_handlers = task.handlers();

@@ -172,7 +172,7 @@ pub struct ThreadGroup {
     pub oom_score_adj: AtomicI32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
-    /// PR_SET_THP_DISABLE: told, inherited, and without effect, as there are no huge pages.
+    /// PR_SET_THP_DISABLE: no fault of the process brings more than one page of anonymous memory.
     pub thp_disabled: AtomicBool,
 }
 

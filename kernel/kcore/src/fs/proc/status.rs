@@ -273,7 +273,9 @@ fn push_memory(text: &mut Text, mm: &Mm, dumping: bool) {
         .num_right(0, 8)
         .str(" kB\nCoreDumping:\t")
         .num(u64::from(dumping))
-        .str("\nTHP_enabled:\t0\n");
+        .str("\nTHP_enabled:\t")
+        .num(u64::from(!mm.huge_pages_off()))
+        .str("\n");
 }
 
 fn push_signal_status(text: &mut Text, task: &Task) {

@@ -65,7 +65,7 @@ impl List<'_> {
             List::User(0) => Ok(0),
             List::User(array) => {
                 let mut count = 0;
-                while UserPtr::<u64>::new(*array).index(count).read()? != 0 {
+                while pointer(*array, count)? != 0 {
                     count += 1;
                     if count > limit.min(MAX_STRINGS) {
                         return Err(Errno::E2BIG);
@@ -79,14 +79,24 @@ impl List<'_> {
         }
     }
 
-    /// String number `index` without its NUL.
-    pub(super) fn string(&self, index: usize) -> Result<Vec<u8>> {
-        match self {
-            List::Kernel(list) => Ok(list[index].clone()),
-            List::User(array) => {
-                let address = UserPtr::<u64>::new(*array).index(index).read()?;
-                UserStr::new(address).read(MAX_STRING, Errno::E2BIG)
-            }
+    /// Calls `f` with string number `index` without its NUL. Short ones, nearly all, do not touch the heap.
+    pub(super) fn with_string<R>(&self, index: usize, f: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+        let array = match self {
+            List::Kernel(list) => return f(&list[index]),
+            List::User(array) => *array,
+        };
+        let address = pointer(array, index)?;
+        let mut buffer = [0u8; 256];
+        let length = hal::uaccess::copy_string_from_user(&mut buffer, address).map_err(|_| Errno::EFAULT)?;
+        match buffer.get(..length) {
+            Some(text) if length < buffer.len() => f(text),
+            _ => f(&UserStr::new(address).read(MAX_STRING, Errno::E2BIG)?),
         }
     }
+}
+
+/// Element `index` of an array of pointers in user memory.
+fn pointer(array: u64, index: usize) -> Result<u64> {
+    let address = UserPtr::<u64>::new(array).index(index).address();
+    hal::uaccess::load_u64(address).map_err(|_| Errno::EFAULT)
 }

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use abi::Errno;
 use abi::fcntl::AT_FDCWD;
-use goblin::container::{Container, Ctx};
 use goblin::elf::header::{EM_AARCH64, ET_DYN, ET_EXEC, Header};
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_INTERP, PT_LOAD, PT_PHDR, ProgramHeader};
 use scroll::Pread;
@@ -45,6 +44,22 @@ fn read(file: &File, offset: u64, buffer: &mut [u8], short: Errno) -> Result<()>
     if got == buffer.len() { Ok(()) } else { Err(short) }
 }
 
+/// An `Elf64_Phdr`, 56 bytes (elf(5)).
+fn program_header(bytes: &[u8]) -> ProgramHeader {
+    let word = |at: usize| u32::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
+    let long = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
+    ProgramHeader {
+        p_type: word(0),
+        p_flags: word(4),
+        p_offset: long(8),
+        p_vaddr: long(16),
+        p_paddr: long(24),
+        p_filesz: long(32),
+        p_memsz: long(40),
+        p_align: long(48),
+    }
+}
+
 impl Image {
     /// Parses and checks the headers. `bad` is what a file gets that is not a program for this machine.
     fn parse(file: Arc<File>, bad: Errno) -> Result<Image> {
@@ -64,8 +79,7 @@ impl Image {
         }
         let mut table = vec![0; size];
         read(&file, header.e_phoff, &mut table, bad)?;
-        let context = Ctx::new(Container::Big, scroll::Endian::Little);
-        let segments = ProgramHeader::parse(&table, 0, count, context).map_err(|_| bad)?;
+        let segments = table.chunks_exact(56).map(program_header).collect();
         let image = Image { file, header, segments };
         image.check_segments(bad)?;
         Ok(image)
@@ -124,18 +138,15 @@ impl Image {
                 return Err(Errno::EPERM);
             }
             // Nothing may be there yet, the stack above all (Linux maps with MAP_FIXED_NOREPLACE).
-            let whole = Placement::FixedNoReplace(start);
-            mm.map(MapRequest::anonymous(whole, end - start, Protection::default()))?;
-            mm.unmap(start, end - start)?;
+            mm.place(Placement::FixedNoReplace(start), end - start)?;
             0
         } else {
-            // Reserve the whole span, then map the segments into it.
+            // Room for the whole span, then the segments one by one: nobody else maps here meanwhile.
             let align = self.loads().map(|s| s.p_align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE).max(PAGE);
             let wish = base.map_or(Placement::Hint(0), |base| Placement::Hint(base / align * align));
             let length = end - start;
             let padded = length + if align > PAGE { align } else { 0 };
-            let reserved = mm.map(MapRequest::anonymous(wish, padded, Protection::default()))?;
-            mm.unmap(reserved, padded)?;
+            let reserved = mm.place(wish, padded)?;
             // A program that is linked for a high address moves down: addresses wrap.
             reserved.next_multiple_of(align).wrapping_sub(start)
         };

@@ -177,9 +177,6 @@ impl Loaded {
     /// Completes the stack: argc, argv, envp, auxv.
     pub fn build_stack(&mut self) -> Result<()> {
         let vdso = super::vdso::map(&self.program.mm)?;
-        let mut marks = self.program.mm.marks();
-        marks.vdso = vdso;
-        self.program.mm.set_marks(marks);
         self.sp = self.program.stack.finish(&self.program.mm, &self.entry, &self.identity, vdso)?;
         Ok(())
     }

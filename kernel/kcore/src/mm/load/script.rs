@@ -8,7 +8,7 @@ use crate::Result;
 pub(super) fn load(program: &mut Program) -> Result<Outcome> {
     let (interpreter, argument) = parse(&program.header)?;
     let (interpreter, argument) = (interpreter.to_vec(), argument.map(<[u8]>::to_vec));
-    program.stack.insert_interpreter(&program.mm, &interpreter, argument.as_deref(), &program.path)?;
+    program.stack.insert_interpreter(&interpreter, argument.as_deref(), &program.path)?;
     Ok(Outcome::Interpreter { path: interpreter })
 }
 

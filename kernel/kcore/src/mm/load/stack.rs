@@ -2,18 +2,21 @@
 //! (Linux `create_elf_tables`; the layout that every C library's start code reads).
 //!
 //! Strings are copied one by one straight into the frames of the new stack, top down, before the program is loaded, so that
-//! a script's interpreter can still change argv.
+//! a script's interpreter can still change argv. The frames belong to the builder until the stack is complete; then they are
+//! mapped all at once.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use abi::Errno;
+use hal::mem::{self, Pfn};
+use zerocopy::IntoBytes;
 
 use super::Entry;
 use super::arguments::{Arguments, List};
 use crate::Result;
 use crate::mm::space::Limits;
-use crate::mm::{MapRequest, Mm, Placement, Protection, Role};
+use crate::mm::{MapRequest, Mm, Placement, Protection, Role, frame};
 
 const PAGE: u64 = hal::mem::PAGE_SIZE as u64;
 /// What the stack begins with below the strings.
@@ -62,6 +65,10 @@ pub(super) struct Identity {
 
 /// A stack under construction.
 pub(super) struct StackBuilder {
+    /// The end of the stack area.
+    top: u64,
+    /// What is below it, from the highest page down.
+    frames: Vec<Pfn>,
     /// Everything from here up is in use.
     at: u64,
     /// Bytes of strings and pointers that may still be added.
@@ -91,6 +98,8 @@ impl StackBuilder {
         })?;
         // Linux leaves the top word empty.
         let mut stack = Self {
+            top,
+            frames: Vec::with_capacity(4),
             at: top - 8,
             budget,
             argv: Vec::new(),
@@ -100,14 +109,14 @@ impl StackBuilder {
             env_end: 0,
             interpreter: false,
         };
-        stack.name = stack.push_string(mm, name)?;
+        stack.name = stack.push_string(name)?;
         stack.env_end = stack.at;
-        stack.envp = stack.push_list(mm, &arguments.envp())?;
+        stack.envp = stack.push_list(&arguments.envp())?;
         stack.args_end = stack.at;
-        stack.argv = stack.push_list(mm, &arguments.argv())?;
+        stack.argv = stack.push_list(&arguments.argv())?;
         if stack.argv.is_empty() {
             // Since Linux 5.18 an empty argv becomes one empty string.
-            stack.argv = alloc::vec![stack.push_string(mm, b"")?];
+            stack.argv = alloc::vec![stack.push_string(b"")?];
         }
         Ok(stack)
     }
@@ -117,25 +126,40 @@ impl StackBuilder {
         Ok(())
     }
 
-    fn push_string(&mut self, mm: &Mm, text: &[u8]) -> Result<u64> {
+    fn push_string(&mut self, text: &[u8]) -> Result<u64> {
         let length = text.len() as u64 + 1;
         self.charge(length)?;
         self.at -= length;
         // Bytes below what was written are fresh zeros, so the NUL is there already.
-        put(mm, self.at, text)?;
+        self.put(self.at, text)?;
         Ok(self.at)
     }
 
+    /// Stores bytes in the frames, which are made as they are reached.
+    fn put(&mut self, mut at: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let below_top = ((self.top - 1 - at) / PAGE) as usize;
+            while self.frames.len() <= below_top {
+                self.frames.push(frame::allocate_zeroed()?);
+            }
+            let offset = (at % PAGE) as usize;
+            let (piece, rest) = bytes.split_at(bytes.len().min(PAGE as usize - offset));
+            mem::write(self.frames[below_top], offset, piece);
+            at += piece.len() as u64;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
     /// Copies a list, last string first, so that it lies in order upwards.
-    fn push_list(&mut self, mm: &Mm, list: &List<'_>) -> Result<Vec<u64>> {
+    fn push_list(&mut self, list: &List<'_>) -> Result<Vec<u64>> {
         let limit = usize::try_from(self.budget / 8).unwrap_or(usize::MAX);
         let count = list.count(limit)?;
         self.charge(count as u64 * 8)?;
         let mut addresses = Vec::new();
         addresses.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
         for index in (0..count).rev() {
-            let text = list.string(index)?;
-            addresses.push(self.push_string(mm, &text)?);
+            addresses.push(list.with_string(index, |text| self.push_string(text))?);
         }
         addresses.reverse();
         Ok(addresses)
@@ -144,15 +168,14 @@ impl StackBuilder {
     /// A script's interpreter takes the place of argv[0]: `interpreter [argument] script` (execve(2)).
     pub(super) fn insert_interpreter(
         &mut self,
-        mm: &Mm,
         interpreter: &[u8],
         argument: Option<&[u8]>,
         script: &[u8],
     ) -> Result<()> {
         self.interpreter = true;
-        let script = self.push_string(mm, script)?;
-        let argument = argument.map(|text| self.push_string(mm, text)).transpose()?;
-        let interpreter = self.push_string(mm, interpreter)?;
+        let script = self.push_string(script)?;
+        let argument = argument.map(|text| self.push_string(text)).transpose()?;
+        let interpreter = self.push_string(interpreter)?;
         let mut front = alloc::vec![interpreter];
         front.extend(argument);
         front.push(script);
@@ -168,85 +191,65 @@ impl StackBuilder {
     pub(super) fn finish(&mut self, mm: &Mm, entry: &Entry, identity: &Identity, vdso: u64) -> Result<u64> {
         let args_start = self.at;
         self.at &= !15;
-        let platform = self.push_string(mm, b"aarch64")?;
-        let mut random = [0u8; 16];
-        crate::random::fill(&mut random);
+        let platform = self.push_string(b"aarch64")?;
+        let random = (u128::from(crate::random::u64()) << 64 | u128::from(crate::random::u64())).to_le_bytes();
         self.at = (self.at - 16) & !15;
         let random_at = self.at;
-        put(mm, random_at, &random)?;
+        self.put(random_at, &random)?;
         let auxv = self.auxiliary_vector(entry, identity, vdso, platform, random_at);
-        let words = 1 + self.argv.len() + 1 + self.envp.len() + 1 + auxv.len();
-        let sp = (self.at - words as u64 * 8) & !15;
-        let mut writer = WordWriter { mm, at: sp, buffer: Vec::with_capacity(256) };
-        writer.word(self.argv.len() as u64)?;
-        self.argv.iter().try_for_each(|address| writer.word(*address))?;
-        writer.word(0)?;
-        self.envp.iter().try_for_each(|address| writer.word(*address))?;
-        writer.word(0)?;
-        auxv.iter().try_for_each(|word| writer.word(*word))?;
-        writer.flush()?;
-        mm.set_auxv(auxv.iter().flat_map(|word| word.to_le_bytes()).collect());
-        let mut marks = mm.marks();
-        marks.start_stack = sp;
-        marks.arg_start = args_start;
-        marks.arg_end = self.args_end;
-        marks.env_start = self.args_end;
-        marks.env_end = self.env_end;
-        mm.set_marks(marks);
+        // Without a vDSO its entry, the first, is left out.
+        let auxv = auxv.as_flattened().get(if vdso == 0 { 2 } else { 0 }..).unwrap_or_default();
+        let mut words = Vec::with_capacity(1 + self.argv.len() + 1 + self.envp.len() + 1 + auxv.len());
+        words.push(self.argv.len() as u64);
+        words.extend_from_slice(&self.argv);
+        words.push(0);
+        words.extend_from_slice(&self.envp);
+        words.push(0);
+        words.extend_from_slice(auxv);
+        let sp = (self.at - words.len() as u64 * 8) & !15;
+        self.put(sp, words.as_bytes())?;
+        mm.install_stack(self.top, &mut self.frames)?;
+        mm.note_start(Arc::from(auxv.as_bytes()), |marks| {
+            marks.start_stack = sp;
+            marks.arg_start = args_start;
+            marks.arg_end = self.args_end;
+            marks.env_start = self.args_end;
+            marks.env_end = self.env_end;
+            marks.vdso = vdso;
+        });
         Ok(sp)
     }
 
-    fn auxiliary_vector(&self, entry: &Entry, id: &Identity, vdso: u64, platform: u64, random: u64) -> Vec<u64> {
-        let pairs = [
-            (at::SYSINFO_EHDR, vdso),
-            (at::MINSIGSTKSZ, crate::signal::frame::FRAME_SIZE),
-            (at::HWCAP, HWCAP),
-            (at::PAGESZ, PAGE),
-            (at::CLKTCK, 100),
-            (at::PHDR, entry.program_headers),
-            (at::PHENT, 56),
-            (at::PHNUM, entry.program_header_count),
-            (at::BASE, entry.interpreter_base),
-            (at::FLAGS, 0),
-            (at::ENTRY, entry.program_entry),
-            (at::UID, u64::from(id.uid)),
-            (at::EUID, u64::from(id.euid)),
-            (at::GID, u64::from(id.gid)),
-            (at::EGID, u64::from(id.egid)),
-            (at::SECURE, u64::from(id.secure)),
-            (at::RANDOM, random),
-            (at::HWCAP2, 0),
-            (at::EXECFN, self.name),
-            (at::PLATFORM, platform),
-            (at::NULL, 0),
-        ];
-        let wanted = pairs.iter().filter(|(tag, value)| *tag != at::SYSINFO_EHDR || *value != 0);
-        wanted.flat_map(|(tag, value)| [*tag, *value]).collect()
+    fn auxiliary_vector(&self, entry: &Entry, id: &Identity, vdso: u64, platform: u64, random: u64) -> [[u64; 2]; 21] {
+        [
+            [at::SYSINFO_EHDR, vdso],
+            [at::MINSIGSTKSZ, crate::signal::frame::FRAME_SIZE],
+            [at::HWCAP, HWCAP],
+            [at::PAGESZ, PAGE],
+            [at::CLKTCK, 100],
+            [at::PHDR, entry.program_headers],
+            [at::PHENT, 56],
+            [at::PHNUM, entry.program_header_count],
+            [at::BASE, entry.interpreter_base],
+            [at::FLAGS, 0],
+            [at::ENTRY, entry.program_entry],
+            [at::UID, u64::from(id.uid)],
+            [at::EUID, u64::from(id.euid)],
+            [at::GID, u64::from(id.gid)],
+            [at::EGID, u64::from(id.egid)],
+            [at::SECURE, u64::from(id.secure)],
+            [at::RANDOM, random],
+            [at::HWCAP2, 0],
+            [at::EXECFN, self.name],
+            [at::PLATFORM, platform],
+            [at::NULL, 0],
+        ]
     }
 }
 
-fn put(mm: &Mm, at: u64, bytes: &[u8]) -> Result<()> {
-    // The stack area grows by itself only through faults; here it is extended first.
-    mm.extend_stack(at)?;
-    if mm.write_remote(at, bytes) == bytes.len() { Ok(()) } else { Err(Errno::ENOMEM) }
-}
-
-struct WordWriter<'a> {
-    mm: &'a Mm,
-    at: u64,
-    buffer: Vec<u8>,
-}
-
-impl WordWriter<'_> {
-    fn word(&mut self, value: u64) -> Result<()> {
-        self.buffer.extend_from_slice(&value.to_le_bytes());
-        if self.buffer.len() >= 2048 { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        put(self.mm, self.at, &self.buffer)?;
-        self.at += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
+impl Drop for StackBuilder {
+    /// The frames of a stack that was not completed.
+    fn drop(&mut self) {
+        frame::put_all(self.frames.drain(..));
     }
 }

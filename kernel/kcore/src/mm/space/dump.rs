@@ -89,7 +89,7 @@ impl Mm {
                 Backing::Anonymous | Backing::Special => None,
             },
         };
-        Ok(space.vmas.values().map(area).collect())
+        Ok(space.vmas.iter().map(area).collect())
     }
 
     /// Reads a whole page into `buffer`. False where there is nothing but zeros or nothing at all: no page is made for the

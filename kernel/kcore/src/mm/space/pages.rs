@@ -4,24 +4,29 @@
 use alloc::vec::Vec;
 
 use abi::Errno;
+use abi::signal::SEGV_ACCERR;
 use hal::mem::PAGE_SIZE;
 
 use super::{Mm, PAGE, Space, check_covered, overlap_pages};
 use crate::Result;
-use crate::mm::{Backing, Vma};
+use crate::mm::{Backing, FaultError, TASK_SIZE, Vma};
 
 impl Mm {
     /// Drops the pages of a range: private ones read as zeros or as the file again (MADV_DONTNEED). `ENOMEM` when a part
     /// is not mapped, after doing the rest.
     pub fn discard_range(&self, start: u64, end: u64) -> Result<()> {
         let mut space = self.lock();
-        for at in space.overlapping(start, end) {
-            let vma = &space.vmas[&at];
+        let mut at = start;
+        while let Some(vma) = space.vmas.find_from(at).filter(|vma| vma.start < end) {
             if vma.locked || matches!(vma.backing, Backing::Special) {
                 return Err(Errno::EINVAL);
             }
             let (from, to) = (vma.start.max(start), vma.end.min(end));
             self.discard(&mut space, from, to)?;
+            at = to;
+            if at == end {
+                break;
+            }
         }
         check_covered(&space, start, end)
     }
@@ -32,12 +37,21 @@ impl Mm {
         check_covered(&space, start, end)?;
         space.split_at(start);
         space.split_at(end);
-        for at in space.overlapping(start, end) {
-            change(space.vmas.get_mut(&at).expect("listed above"))?;
+        let mut at = start;
+        let mut outcome = Ok(());
+        while at < end && outcome.is_ok() {
+            let changed = space.vmas.change(at, |vma| {
+                let was_locked = vma.locked;
+                let outcome = change(vma);
+                (vma.end, vma.pages(), was_locked, vma.locked, outcome)
+            });
+            let (to, pages, was_locked, is_locked, done) = changed.expect("the range is covered");
+            space.locked_pages -= if was_locked { pages } else { 0 };
+            space.locked_pages += if is_locked { pages } else { 0 };
+            (at, outcome) = (to, done);
         }
-        space.locked_pages = space.vmas.values().filter(|vma| vma.locked).map(Vma::pages).sum();
         space.merge_range(start, end);
-        Ok(())
+        outcome
     }
 
     /// mlock(2): brings the pages in and charges RLIMIT_MEMLOCK.
@@ -45,10 +59,10 @@ impl Mm {
         {
             let space = self.lock();
             check_covered(&space, start, end)?;
-            let unlocked =
-                |at: &u64| if space.vmas[at].locked { 0 } else { overlap_pages(&space.vmas[at], start, end) };
-            let more: u64 = space.overlapping(start, end).iter().map(unlocked).sum();
-            if (space.locked_pages + more).saturating_mul(PAGE) > space.limits.memlock {
+            let unlocked = |vma: &&Vma| !vma.locked;
+            let areas = space.vmas.range(start, end).filter(unlocked);
+            let more: u64 = areas.map(|vma| overlap_pages(vma, start, end)).sum();
+            if (space.locked_pages + more).saturating_mul(PAGE) > self.limits().memlock {
                 return Err(Errno::ENOMEM);
             }
         }
@@ -56,24 +70,26 @@ impl Mm {
             vma.locked = true;
             Ok(())
         })?;
-        let mut space = self.lock();
-        self.populate_locked(&mut space, start, end);
-        Ok(())
+        // The area stays locked even if a page cannot be brought in (Linux `__mlock_posix_error_return`).
+        let space = self.lock();
+        let outcome = space.vmas.range(start, end).try_for_each(|vma| self.populate_area(&space, vma, start, end));
+        outcome.map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::EAGAIN,
+            FaultError::Segv { .. } | FaultError::Bus => Errno::ENOMEM,
+        })
     }
 
     /// mlockall(2).
     pub fn lock_all(&self, current: bool, future: bool) -> Result<()> {
         let mut space = self.lock();
-        if current && space.total_pages.saturating_mul(PAGE) > space.limits.memlock {
+        if current && space.total_pages.saturating_mul(PAGE) > self.limits().memlock {
             return Err(Errno::ENOMEM);
         }
         space.lock_future = future;
         if current {
-            space.vmas.values_mut().for_each(|vma| vma.locked = true);
+            space.vmas.change_all(|vma| vma.locked = true);
             space.locked_pages = space.total_pages;
-            for (start, end) in space.vmas.values().map(|vma| (vma.start, vma.end)).collect::<Vec<_>>() {
-                self.populate_locked(&mut space, start, end);
-            }
+            self.populate_locked(&space, 0, TASK_SIZE);
         }
         Ok(())
     }
@@ -83,25 +99,37 @@ impl Mm {
         let mut space = self.lock();
         space.lock_future = false;
         space.locked_pages = 0;
-        space.vmas.values_mut().for_each(|vma| vma.locked = false);
+        space.vmas.change_all(|vma| vma.locked = false);
     }
 
     /// Brings pages in ahead of use (MAP_POPULATE, MADV_WILLNEED). Failing to is no error.
     pub fn populate(&self, start: u64, end: u64) {
-        self.populate_locked(&mut self.lock(), start, end);
+        self.populate_locked(&self.lock(), start, end);
     }
 
-    pub(super) fn populate_locked(&self, space: &mut Space, start: u64, end: u64) {
-        for at in space.overlapping(start, end) {
-            let vma = space.vmas[&at].clone();
-            let write = vma.protection.write && !vma.shared;
-            for page in (vma.start.max(start)..vma.end.min(end)).step_by(PAGE_SIZE) {
-                let present = space.table.lookup(page).is_valid();
-                if !present && self.resolve(space, &vma, page, write).is_err() {
-                    return;
-                }
+    /// As [`Self::populate`], under the lock: an area of which a page cannot be brought in is left for the next one.
+    pub(super) fn populate_locked(&self, space: &Space, start: u64, end: u64) {
+        for vma in space.vmas.range(start, end) {
+            if self.populate_area(space, vma, start, end).is_err() {
+                log::trace!("a page of {:#x}..{:#x} could not be brought in", vma.start, vma.end);
             }
         }
+    }
+
+    /// Brings in what is not there of an area's part in `start..end`, up to the first page that cannot be. PROT_NONE is an
+    /// error (Linux `populate_vma_page_range`).
+    fn populate_area(&self, space: &Space, vma: &Vma, start: u64, end: u64) -> Result<(), FaultError> {
+        let rights = vma.protection;
+        if !(rights.read || rights.write || rights.exec) {
+            return Err(FaultError::Segv { code: SEGV_ACCERR });
+        }
+        let write = rights.write && !vma.shared;
+        for page in (vma.start.max(start)..vma.end.min(end)).step_by(PAGE_SIZE) {
+            if !space.table.lookup(page).is_valid() {
+                self.resolve(space, vma, page, write)?;
+            }
+        }
+        Ok(())
     }
 
     /// mincore(2): one byte a page, bit 0 for resident.

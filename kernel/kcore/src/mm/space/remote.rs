@@ -1,5 +1,7 @@
 //! Memory of another process: exec, which fills a new stack, and debuggers (`/proc/PID/mem`, ptrace(2)).
 
+use alloc::vec::Vec;
+
 use abi::Errno;
 use hal::mem::{self, PAGE_SIZE, Pfn};
 use hal::pte::{PageFlags, Pte};
@@ -10,13 +12,25 @@ use crate::mm::Vma;
 use crate::mm::fault::boot_page_to_replace;
 
 impl Mm {
-    /// Makes sure that the stack area reaches down to `address`, as a fault would (for exec, which writes from outside).
-    pub fn extend_stack(&self, address: u64) -> Result<()> {
+    /// Maps the frames that exec filled, the highest page first, below `top` in the stack area, which grows if need be. They are
+    /// taken out of the list as they are mapped.
+    pub fn install_stack(&self, top: u64, frames: &mut Vec<Pfn>) -> Result<()> {
         let mut space = self.lock();
-        if space.find(address).is_some() || space.grow_stack(self, address).is_some() {
-            return Ok(());
+        let lowest = top - frames.len() as u64 * PAGE;
+        let known = space.find(lowest).map(Vma::write_flags);
+        let flags = match known {
+            Some(flags) => flags,
+            None => space.grow_stack(self, lowest).ok_or(Errno::ENOMEM)?.write_flags(),
+        };
+        let mut at = lowest;
+        while let Some(pfn) = frames.pop() {
+            let slot = space.table.own_slot(at, &self.hardware).inspect_err(|_| frames.push(pfn))?;
+            slot.set(Pte::page(pfn, flags));
+            space.note_resident(1);
+            at += PAGE;
         }
-        Err(Errno::ENOMEM)
+        hal::mmu::publish_entries();
+        Ok(())
     }
 
     /// Reads another process's memory (`/proc/PID/mem`, ptrace). Returns the bytes read before the first hole.

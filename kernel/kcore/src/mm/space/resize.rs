@@ -16,7 +16,7 @@ impl Mm {
             return old;
         }
         let data = wanted - base + (space.marks.end_data - space.marks.start_data);
-        if data > space.limits.data {
+        if data > self.limits().data {
             return old;
         }
         let (old_end, new_end) = (old.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
@@ -35,13 +35,14 @@ impl Mm {
 
     fn grow_heap(&self, space: &mut Space, start: u64, end: u64) -> Result<()> {
         // A page stays free between the heap and what is above it.
-        if !space.is_free(start, end + PAGE) {
+        if !space.vmas.is_free(start, end + PAGE) {
             return Err(Errno::ENOMEM);
         }
         let pages = (end - start) / PAGE;
-        space.charge(pages, true)?;
+        let limits = self.limits();
+        space.charge(&limits, pages, true)?;
         settings::admit(pages)?;
-        if space.lock_future && (space.locked_pages + pages).saturating_mul(PAGE) > space.limits.memlock {
+        if space.lock_future && (space.locked_pages + pages).saturating_mul(PAGE) > limits.memlock {
             return Err(Errno::EAGAIN);
         }
         space.locked_pages += if space.lock_future { pages } else { 0 };
@@ -60,8 +61,11 @@ impl Mm {
             dont_dump: false,
         };
         space.total_pages += pages;
-        space.vmas.insert(start, vma);
-        space.merge_around(start);
+        let locked = vma.locked;
+        space.add_area(vma);
+        if locked {
+            self.populate_locked(space, start, end);
+        }
         Ok(())
     }
 
@@ -104,17 +108,18 @@ impl Mm {
             return Ok(old);
         }
         let growth = new_length.saturating_sub(old_length) / PAGE;
+        let limits = self.limits();
         let is_data = !vma.shared && vma.protection.write;
-        space.charge(growth, is_data && !vma.grows_down)?;
+        space.charge(&limits, growth, is_data && !vma.grows_down)?;
         if is_data {
             settings::admit(growth)?;
         }
-        if vma.locked && (space.locked_pages + growth).saturating_mul(PAGE) > space.limits.memlock {
+        if vma.locked && (space.locked_pages + growth).saturating_mul(PAGE) > limits.memlock {
             return Err(Errno::EAGAIN);
         }
         let at_end = old + old_length == vma.end && old_length > 0;
-        if fixed.is_none() && at_end && space.is_free(vma.end, old + new_length) && old + new_length <= TASK_SIZE {
-            space.vmas.get_mut(&vma.start).expect("found above").end = old + new_length;
+        if fixed.is_none() && at_end && space.vmas.is_free(vma.end, old + new_length) && old + new_length <= TASK_SIZE {
+            space.vmas.resize(vma.start, vma.start, old + new_length);
             space.total_pages += growth;
             space.locked_pages += if vma.locked { growth } else { 0 };
             space.merge_around(vma.start);
@@ -140,7 +145,7 @@ impl Mm {
                 self.unmap_locked(space, new, new + new_length)?;
                 new
             }
-            None => space.find_gap(new_length).ok_or(Errno::ENOMEM)?,
+            None => space.find_gap(new_length, false).ok_or(Errno::ENOMEM)?,
         };
         let moved = old_length.min(new_length);
         space.table.relocate(old, new, moved, &self.hardware)?;
@@ -155,8 +160,7 @@ impl Mm {
         }
         space.total_pages += new_length / PAGE;
         space.locked_pages += if offset_change.locked { new_length / PAGE } else { 0 };
-        space.vmas.insert(new, offset_change);
-        space.merge_around(new);
+        space.add_area(offset_change);
         Ok(new)
     }
 }

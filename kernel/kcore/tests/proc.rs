@@ -568,3 +568,40 @@ fn links_of_others_in_shared_directories_are_not_followed() {
         init.open("/tmp/file", f::O_WRONLY, 0).expect("without O_CREAT it is no trap");
     });
 }
+
+#[test]
+fn hidden_processes_are_not_seen_by_others() {
+    Machine::new().run(|init| {
+        let mount_with = |user: &mut User, options: &str| {
+            user.scoped(|user| {
+                let (kind, at, options) =
+                    (user.push_string("proc"), user.push_string("/proc"), user.push_string(options));
+                user.call(nr::MOUNT, &[kind, at, kind, 0, options])
+            })
+        };
+        assert_eq!(mount_with(init, "hidepid=9"), Err(Errno::EINVAL));
+        mount_with(init, "hidepid=1").unwrap();
+        let as_user = |init: &mut User, body: fn(&mut User)| {
+            let child = init.fork(move |child| {
+                // Group 0 sees everything unless another one is named.
+                child.call(nr::SETRESGID, &[1000, 1000, 1000]).unwrap();
+                child.call(nr::SETRESUID, &[1000, 1000, 1000]).unwrap();
+                body(child);
+                0
+            });
+            assert_eq!(init.wait_for(child).exit_code(), Some(0));
+        };
+        as_user(init, |user| {
+            assert!(names(user, "/proc").contains(&"1".into()));
+            assert_eq!(user.open("/proc/1/stat", f::O_RDONLY, 0), Err(Errno::EPERM));
+            text(user, "/proc/self/stat");
+        });
+        mount_with(init, "hidepid=invisible").unwrap();
+        assert!(text(init, "/proc/mounts").contains(",hidepid=invisible"));
+        as_user(init, |user| {
+            assert!(!names(user, "/proc").contains(&"1".into()));
+            assert_eq!(user.open("/proc/1/stat", f::O_RDONLY, 0), Err(Errno::ENOENT));
+        });
+        assert!(names(init, "/proc").contains(&"1".into()));
+    });
+}

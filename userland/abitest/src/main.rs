@@ -27,6 +27,7 @@ mod mmap;
 mod pgrp;
 mod pipe;
 mod poll;
+mod proc;
 mod signal;
 mod time;
 mod torture;
@@ -50,6 +51,7 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("poll", poll::CASES),
     ("creds", creds::CASES),
     ("limits", limits::CASES),
+    ("proc", proc::CASES),
     ("tty", tty::CASES),
     ("bad", bad::CASES),
 ];

@@ -123,3 +123,27 @@ fn memory_calls_with_every_allocation_failing_once() {
         assert!(failures >= 4, "only {failures} allocations");
     });
 }
+
+#[test]
+fn a_core_dump_with_every_allocation_failing_once() {
+    Machine::new().run(|init| {
+        let limit = abi::resource::Rlimit { rlim_cur: u64::MAX, rlim_max: u64::MAX };
+        init.call_with(nr::SETRLIMIT, &[u64::from(abi::resource::RLIMIT_CORE)], &limit, &[]).unwrap();
+        let failures = fail_each(init, |init| {
+            let crash = |child: &mut User| {
+                let me = child.getpid();
+                let _ = child.kill(me, abi::signal::SIGABRT);
+                0
+            };
+            if init.try_fork(crash).is_ok() {
+                // Whatever is missing, the process dies of its signal, with a core, a short one or none.
+                while init.wait() != Err(Errno::ECHILD) {}
+            }
+            init.scoped(|user| {
+                let path = user.push_string("/core");
+                let _ = user.call(nr::UNLINKAT, &[abi::fcntl::AT_FDCWD as u64, path, 0]);
+            });
+        });
+        assert!(failures >= 10, "a dump made only {failures} allocations that can fail");
+    });
+}

@@ -13,6 +13,7 @@ pub mod global;
 pub mod links;
 mod map_files;
 pub mod maps;
+mod options;
 pub mod process;
 pub mod status;
 pub mod sysctl;
@@ -29,11 +30,12 @@ use super::dentry::Dentry;
 use super::file::{DirSink, File, FileOps, OpsRef};
 use super::inode::{Inode, InodeOps, InodeParts, LinkTarget, OpenRequest, SetAttributes};
 use super::libfs::{dir_seek, emit_dots, read_text, shared};
-use super::super_block::{FsType, MountRequest, SuperBlock, SuperOps};
+use super::super_block::{FsType, MountRequest, SuperBlock};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
 use crate::task::{Task, current, tree};
+use options::ProcSuper;
 pub use process::process_of_directory;
 use text::Text;
 
@@ -104,20 +106,21 @@ hal::global! {
     static INSTANCE: spin::Once<Arc<SuperBlock>> = spin::Once::new();
 }
 
-struct ProcSuper;
-impl SuperOps for ProcSuper {}
-
-/// There is one instance: one PID namespace.
-fn mount(_request: &MountRequest<'_>) -> Result<Arc<SuperBlock>> {
-    let make = || {
-        let sb = SuperBlock::new(&PROC, PROC_SUPER_MAGIC, Box::new(ProcSuper));
+/// Mounts without options show one instance: there is one PID namespace. Options are an instance's own (Linux 5.8).
+fn mount(request: &MountRequest<'_>) -> Result<Arc<SuperBlock>> {
+    let make = |ops| {
+        let sb = SuperBlock::new(&PROC, PROC_SUPER_MAGIC, Box::new(ops));
         let root = Inode::new(sb.clone(), InodeParts::new(1, S_IFDIR | 0o555), Box::new(Root));
         // Numbers below are the fixed entries'.
         sb.set_root(Dentry::new_root(root));
         sb.pin();
         sb
     };
-    Ok(INSTANCE.call_once(make).clone())
+    let ops = ProcSuper::new(request.options)?;
+    if !request.options.is_empty() {
+        return Ok(make(ops));
+    }
+    Ok(INSTANCE.call_once(|| make(ops)).clone())
 }
 
 /// An inode for a fixed entry.
@@ -320,7 +323,11 @@ impl FileOps for RootDir {
         }
         let from = i32::try_from(offset.saturating_sub(FIRST_PROCESS)).unwrap_or(i32::MAX).max(1);
         let numbers = tree::lock().numbers_from(current().namespaces().pid(), from);
+        let hides = options::hides(&file.inode().sb);
         for number in numbers {
+            if hides && options::is_hidden(&file.inode().sb, number) {
+                continue;
+            }
             let (digits, start) = process::decimal(number);
             let at = FIRST_PROCESS + u64::from(number.unsigned_abs());
             if !sink.emit(&digits[start..], process::ino_of(number, 0), dirent_type(S_IFDIR), at + 1) {

@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 use abi::Errno;
 use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, dirent_type};
 
+use super::options::{self, Hide};
 use super::text::Text;
 use super::{
     activity, descriptors, links, map_files, maps, may_look_into, no_setattr, read_made, status, take_written, trimmed,
@@ -220,6 +221,7 @@ struct Directory(Subject);
 impl InodeOps for Directory {
     fn lookup(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Arc<Inode>> {
         let task = self.0.pid.task().ok_or(Errno::ENOENT)?;
+        options::may_enter(&dir.sb, &task)?;
         let found = ENTRIES.iter().enumerate().find(|(_, entry)| entry.name.as_bytes() == name);
         let (index, entry) = found.filter(|(_, entry)| entry.is_in(self.0.scope)).ok_or(Errno::ENOENT)?;
         let parts = owned_parts(&task, ino_of(self.0.pid.global(), index as u64 + 2), entry.mode);
@@ -235,7 +237,9 @@ impl InodeOps for Directory {
     }
 
     fn getattr(&self, inode: &Inode) -> Result<Attributes> {
-        self.0.task()?;
+        if !options::shows(&inode.sb, &*self.0.task()?, Hide::Existence) {
+            return Err(Errno::ENOENT);
+        }
         Ok(inode.attributes())
     }
 
@@ -243,7 +247,8 @@ impl InodeOps for Directory {
         no_setattr()
     }
 
-    fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
+    fn open(&self, inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
+        options::may_enter(&inode.sb, &*self.0.task().map_err(|_| Errno::ENOENT)?)?;
         Ok(shared(DirectoryFile(self.0.clone())))
     }
 }

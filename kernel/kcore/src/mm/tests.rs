@@ -588,3 +588,35 @@ fn random_maps_unmaps_protects_forks_and_writes_agree_with_a_model() {
         });
     }
 }
+
+#[test]
+fn a_gap_is_found_again_whatever_was_looked_for_before() {
+    story(|| {
+        let mm = Mm::new().unwrap();
+        mm.set_mmap_base(BASE);
+        // Rights differ, so that neighbours are not joined.
+        let place = |pages: u64, protection| {
+            mm.map(MapRequest::anonymous(Placement::Hint(0), pages * PAGE, protection)).map(|at| (BASE - at) / PAGE)
+        };
+        let free = |below: u64, pages: u64| mm.unmap(BASE - below * PAGE, pages * PAGE).unwrap();
+        assert_eq!([place(1, RW), place(1, RO), place(1, RW), place(1, RO)], [Ok(1), Ok(2), Ok(3), Ok(4)]);
+        // The highest one is free again, and is the next.
+        free(1, 1);
+        assert_eq!(place(1, RW), Ok(1));
+        // A gap that is too small is passed, and taken by a later request that fits.
+        free(2, 1);
+        assert_eq!([place(2, RW), place(1, RO)], [Ok(6), Ok(2)]);
+        // Two gaps that were passed become one that is large enough.
+        free(2, 1);
+        assert_eq!(place(2, RO), Ok(8));
+        free(3, 1);
+        assert_eq!([place(2, RO), place(1, RW)], [Ok(3), Ok(9)]);
+        // Where there was no room, room is found once it is there.
+        mm.set_mmap_base(super::MMAP_MIN_ADDR + 4 * PAGE);
+        let first = mm.map(MapRequest::anonymous(Placement::Hint(0), 4 * PAGE, RW)).unwrap();
+        assert_eq!(first, super::MMAP_MIN_ADDR);
+        assert_eq!(mm.map(MapRequest::anonymous(Placement::Hint(0), PAGE, RO)), Ok(first + 4 * PAGE), "above the base");
+        mm.unmap(first + PAGE, PAGE).unwrap();
+        assert_eq!(mm.map(MapRequest::anonymous(Placement::Hint(0), PAGE, RO)), Ok(first + PAGE));
+    });
+}

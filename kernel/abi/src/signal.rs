@@ -158,6 +158,16 @@ impl SigInfo {
         info
     }
 
+    /// SECCOMP_RET_TRAP: the filter's data, and the system call that was not made.
+    pub fn seccomp(data: i32, call_address: u64, syscall: i32, arch: u32) -> Self {
+        let mut info = Self::new(SIGSYS, SYS_SECCOMP);
+        info.si_errno = data;
+        info.put_u64(0, call_address);
+        info.fields[2] = syscall.cast_unsigned();
+        info.fields[3] = arch;
+        info
+    }
+
     /// A POSIX timer: its id, overruns and value.
     pub fn timer(signal: u32, code: i32, id: i32, overruns: i32, value: u64) -> Self {
         let mut info = Self::user(signal, code, id, overruns.cast_unsigned());

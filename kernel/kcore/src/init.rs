@@ -14,7 +14,7 @@ use hal::thread::Start;
 use hal::trap::{Handlers, UserFrame};
 use spin::Once;
 
-use crate::mm::load::Arguments;
+use crate::mm::load::{Arguments, NameKind};
 use crate::mm::{frame, vdso};
 use crate::task::exec::{self, Request};
 use crate::task::{self, current, kthread};
@@ -218,7 +218,7 @@ fn exec_init(path: &str) -> crate::Result<()> {
     let file = fs::open_exec(AT_FDCWD, path.as_bytes(), 0)?;
     let envp = alloc::vec![b"HOME=/".to_vec(), b"TERM=linux".to_vec()];
     let arguments = Arguments::Kernel { argv: alloc::vec![path.as_bytes().to_vec()], envp };
-    let request = Request { file, name: path.as_bytes().to_vec(), arguments };
+    let request = Request { file, name: path.as_bytes().to_vec(), name_kind: NameKind::Lasting, arguments };
     let mut registers = current().thread.user_frame();
     exec::exec(request, &mut registers)?;
     current().thread.set_user_frame(&registers);

@@ -46,6 +46,8 @@ pub fn helper(arguments: &[String]) -> i32 {
     };
     match arguments[1].as_str() {
         "helper:core" => crate::limits::crash_with_threads(),
+        "helper:getuid" => print(raw(SYS_getuid, fill([0usize; 0])).to_string()),
+        "helper:ids" => print(identity()),
         "helper:argv" => print(arguments.join("|")),
         "helper:count" => print(arguments.len().to_string()),
         "helper:env" => {
@@ -116,7 +118,7 @@ fn execute(program: &str, arguments: &[&str], environment: &[&str]) -> Errno {
 }
 
 /// Runs a program in a child: what it prints and its status. 200 and the errno when it could not be started.
-fn output(program: &str, arguments: &[&str], environment: &[&str]) -> Result<(String, i32)> {
+pub fn output(program: &str, arguments: &[&str], environment: &[&str]) -> Result<(String, i32)> {
     let (reader, writer) = pipe(O_CLOEXEC)?;
     let pid = child(|| {
         let _ = sys!(SYS_dup3, writer, 1, 0);
@@ -131,6 +133,25 @@ fn output(program: &str, arguments: &[&str], environment: &[&str]) -> Result<(St
 /// The errno of a failed exec, in a child in case it does not fail.
 fn refusal(program: &str) -> Result<i32> {
     status(child(|| execute(program, &["x"], &[]).0)?)
+}
+
+/// Ids, AT_SECURE, capabilities and dumpable of this process, as the family caps reads them.
+fn identity() -> String {
+    let id = |number| sys!(number).unwrap_or(usize::MAX);
+    let header = [0x2008_0522u32, 0];
+    let mut sets = [0u32; 6];
+    let _ = sys!(SYS_capget, header.as_ptr(), sets.as_mut_ptr());
+    let secure = auxv().iter().find(|(key, _)| *key == AT_SECURE).map_or(9, |(_, value)| *value);
+    format!(
+        "{} {} {} {} secure={secure} effective={:x} permitted={:x} dumpable={}",
+        id(SYS_getuid),
+        id(SYS_geteuid),
+        id(SYS_getgid),
+        id(SYS_getegid),
+        u64::from(sets[0]) | u64::from(sets[3]) << 32,
+        u64::from(sets[1]) | u64::from(sets[4]) << 32,
+        sys!(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0).unwrap_or(9)
+    )
 }
 
 fn script(name: &str, text: &str) -> Result<()> {

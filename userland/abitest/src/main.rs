@@ -14,7 +14,9 @@
 mod kernel;
 
 mod bad;
+mod caps;
 mod case;
+mod clone;
 mod cow;
 mod creds;
 mod exec;
@@ -28,6 +30,7 @@ mod pgrp;
 mod pipe;
 mod poll;
 mod proc;
+mod seccomp;
 mod signal;
 mod time;
 mod torture;
@@ -52,12 +55,15 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("creds", creds::CASES),
     ("limits", limits::CASES),
     ("proc", proc::CASES),
+    ("clone", clone::CASES),
+    ("caps", caps::CASES),
+    ("seccomp", seccomp::CASES),
     ("tty", tty::CASES),
     ("bad", bad::CASES),
 ];
 
 /// What qemu-user 7.2 does unlike Linux: it has no vfork and no clone but fork and pthread_create, runs only what binfmt_misc
-/// knows (so the family exec is left out as a whole), keeps signals and mappings of its own, and reads some arguments itself.
+/// knows (so the families exec, clone, caps and seccomp are left out as a whole), keeps signals and mappings of its own, and reads some arguments itself.
 /// Each of these passes on Linux itself.
 const QEMU_USER_DIFFERS: &[&str] = &[
     "vfork_parent_waits_for_the_child",
@@ -145,6 +151,9 @@ const NEEDS_ROOT: &[&str] = &[
     "hostname_is_for_root",
     "proc_status_has_the_ids",
     "setgroups_is_for_root",
+    "set_tid_chooses_the_pid",
+    "pidfd_signal_to_strangers_is_eperm",
+    "namespaces_are_for_root",
     "huge_structures_are_refused",
     "limits_of_root_are_eperm_for_users",
     "locked_memory_is_limited",
@@ -160,6 +169,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if std::env::var_os("ABITEST_EMPTY").is_some() {
         std::process::exit(if arguments == [""] { 77 } else { 1 });
+    }
+    if std::env::var_os("ABITEST_ARGUMENTS").is_some() {
+        print!("{}", arguments.join("|"));
+        std::process::exit(0);
     }
     // std ignores it, and an ignored signal is inherited by every case.
     let _ = kernel::sigaction(kernel::SIGPIPE, kernel::SIG_DFL, 0, 0);
@@ -218,9 +231,12 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (family, cases) in families {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
-            let reason = if emulated && (*family == "exec" || QEMU_USER_DIFFERS.contains(name)) {
+            let needs_root = *family == "caps" || *family == "seccomp" || NEEDS_ROOT.contains(name);
+            let reason = if emulated
+                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp") || QEMU_USER_DIFFERS.contains(name))
+            {
                 Some("qemu-user is not Linux here")
-            } else if !root && NEEDS_ROOT.contains(name) {
+            } else if !root && needs_root {
                 Some("needs root")
             } else {
                 None

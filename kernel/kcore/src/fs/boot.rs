@@ -52,6 +52,7 @@ pub fn init() {
     super_block::register(&super::proc::PROC);
     super_block::register(&super::sys::SYSFS);
     super_block::register(&super::devpts::DEVPTS);
+    super_block::register(&super::binfmt_misc::BINFMT_MISC);
     let creds = Creds::root();
     let root = mount::initial_namespace().root();
     let nodes = [

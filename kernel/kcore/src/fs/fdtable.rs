@@ -204,6 +204,15 @@ impl Files {
         }
     }
 
+    /// Gives a number back if it is reserved and not open.
+    pub fn unreserve_if_reserved(&self, fd: i32) {
+        let Ok(fd) = index(fd) else { return };
+        let mut table = self.table.lock();
+        if get_bit(&table.used, fd) && table.slots.get(fd).is_some_and(Option::is_none) {
+            table.free(fd);
+        }
+    }
+
     /// Reserves and installs at once, for files that are already made.
     pub fn add(&self, file: Arc<File>, from: usize, limit: u64, on_exec: OnExec) -> Result<i32> {
         let mut table = self.table.lock();

@@ -17,6 +17,7 @@ use super::file::OpsRef;
 use super::lock::InodeLocks;
 use super::mount::Path;
 use super::super_block::SuperBlock;
+use super::xattr::Xattrs;
 use crate::Result;
 use crate::mm::mapping::Mapping;
 use crate::sync::{Mutex, order};
@@ -194,6 +195,11 @@ pub trait InodeOps: Any + Send + Sync {
         true
     }
 
+    /// Whether extended attributes are kept with the inodes (xattr(7)).
+    fn has_xattrs(&self) -> bool {
+        false
+    }
+
     /// The inode has neither names nor users any more.
     fn evict(&self, _inode: &Inode) {}
 }
@@ -239,6 +245,8 @@ pub struct Inode {
     pub lock: Mutex<()>,
     /// flock, POSIX and OFD locks; made by the first one.
     pub(super) locks: spin::Once<Box<InodeLocks>>,
+    /// Extended attributes; made by the first one.
+    pub(super) xattrs: spin::Once<Box<Xattrs>>,
     /// It never had a name but may get one (O_TMPFILE without O_EXCL).
     linkable: AtomicBool,
     /// The pipe of an open FIFO.
@@ -291,6 +299,7 @@ impl Inode {
             write_count: AtomicI32::new(0),
             lock: Mutex::new(()),
             locks: spin::Once::new(),
+            xattrs: spin::Once::new(),
             linkable: AtomicBool::new(false),
             fifo: SpinLock::new(order::INODE, None),
         })

@@ -14,6 +14,7 @@
 //! Locks: an inode's sleeping `lock` (Linux `i_rwsem`) covers changes of a directory's entries and of a file's content;
 //! spin locks inside dentries, inodes and the mount table cover single fields and are never held over a call.
 
+pub mod binfmt_misc;
 pub mod boot;
 pub mod chrdev;
 pub mod context;
@@ -43,6 +44,7 @@ pub mod signalfd;
 pub mod super_block;
 pub mod sys;
 pub mod tmpfs;
+pub mod xattr;
 
 pub use context::FsContext;
 pub use dentry::{Dentry, Name};
@@ -53,7 +55,7 @@ pub use mount::{Mount, Path};
 pub use super_block::{FsType, SuperBlock, SuperOps};
 
 pub use boot::init;
-pub use program::{open_console, open_exec};
+pub use program::{open_console, open_exec, open_exec_again};
 
 #[cfg(test)]
 mod tests;

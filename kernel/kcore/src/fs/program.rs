@@ -28,6 +28,11 @@ pub fn open_exec(dirfd: i32, path: &[u8], flags: u32) -> Result<Arc<File>> {
     open::open_program(WalkContext { root, base, creds: &creds, resolve: 0 }, path, last)
 }
 
+/// Opens a program once more, as the current task may.
+pub fn open_exec_again(file: &File) -> Result<Arc<File>> {
+    open::open_program_at(&file.path, &current().creds())
+}
+
 fn place_of(fd: i32) -> Result<Path> {
     if fd == AT_FDCWD {
         return Ok(current().fs().cwd());

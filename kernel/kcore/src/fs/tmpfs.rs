@@ -301,6 +301,10 @@ impl InodeOps for TmpfsInode {
         true
     }
 
+    fn has_xattrs(&self) -> bool {
+        true
+    }
+
     fn evict(&self, _inode: &Inode) {
         self.space.used_pages.fetch_sub(self.charged_pages.load(Ordering::Relaxed), Ordering::Relaxed);
         self.space.used_inodes.fetch_sub(1, Ordering::Relaxed);
@@ -456,8 +460,9 @@ fn writable_length(offset: u64, length: u64) -> Result<u64> {
     Ok(length.min(limit - offset))
 }
 
-/// A write takes set-user-ID and set-group-ID away (Linux `file_remove_privs`).
+/// A write takes set-user-ID, set-group-ID and capabilities away (Linux `file_remove_privs`).
 fn remove_privileges(inode: &Inode) {
+    super::xattr::drop_capabilities(inode);
     let mode = inode.mode();
     let mut gone = mode & s::S_ISUID;
     if mode & (s::S_ISGID | 0o10) == s::S_ISGID | 0o10 {

@@ -21,11 +21,13 @@ pub mod process;
 pub mod ptr;
 pub mod random;
 pub mod sched;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod system;
 pub mod table;
 pub mod time;
+pub mod xattr;
 
 use abi::Errno;
 use hal::owner::Borrowed;
@@ -137,6 +139,12 @@ impl FromArgument for UserStr {
 
 /// Runs the system call that `frame` describes and stores its result in x0.
 pub fn dispatch(frame: &mut UserFrame) {
+    if hal::thread::current_work().load(core::sync::atomic::Ordering::Relaxed) & work::SYSCALL_TRACE != 0 {
+        match judge(frame) {
+            Judged::Run => {}
+            Judged::Done => return,
+        }
+    }
     let number = frame.syscall as usize;
     let mut cx = Context { task: current(), frame };
     let outcome = match table::TABLE.get(number).and_then(|entry| entry.handler) {
@@ -153,6 +161,25 @@ pub fn dispatch(frame: &mut UserFrame) {
             }
         }
     }
+}
+
+/// Whether a call that seccomp was asked about is still to be run.
+enum Judged {
+    Run,
+    Done,
+}
+
+/// Asks seccomp and does what it says.
+#[cold]
+fn judge(frame: &mut UserFrame) -> Judged {
+    use crate::task::seccomp::Verdict;
+    match crate::task::seccomp::judge(frame) {
+        Verdict::Allow => return Judged::Run,
+        Verdict::Return(value) => frame.x[0] = value.cast_unsigned(),
+        Verdict::Skip => {}
+        Verdict::Exit(signal) => crate::task::exit::exit_current(signal.cast_signed()),
+    }
+    Judged::Done
 }
 
 /// A number without a handler: `ENOSYS`, logged once per number so that nothing is missing silently.

@@ -1,5 +1,5 @@
 //! Attributes by name or descriptor, and where names start: stat(2), statx(2), access(2), chmod(2), chown(2),
-//! utimensat(2), truncate(2), statfs(2), readlink(2), chdir(2), chroot(2), getcwd(2), umask(2), xattr(7).
+//! utimensat(2), truncate(2), statfs(2), readlink(2), chdir(2), chroot(2), getcwd(2), umask(2).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use abi::time::Timespec;
 
 use super::{Context, UserPtr, UserStr};
 use crate::Result;
-use crate::fs::file::{File, FileMode};
+use crate::fs::file::FileMode;
 use crate::fs::inode::{Attributes, Inode, SetAttributes};
 use crate::fs::mount::{Path, mnt};
 use crate::fs::namei::{self, Last, WalkContext, lookup};
@@ -37,7 +37,7 @@ pub(super) fn walk_context<'c>(cx: &Context<'_>, dirfd: i32, path: &[u8], creds:
 }
 
 /// Walks the path that a call was given. With AT_EMPTY_PATH the empty path is `dirfd` itself.
-fn find(cx: &Context<'_>, dirfd: i32, path: UserStr, flags: u32, last: Last, creds: &Creds) -> Result<Path> {
+pub(super) fn find(cx: &Context<'_>, dirfd: i32, path: UserStr, flags: u32, last: Last, creds: &Creds) -> Result<Path> {
     path.with_path(|path| {
         if path.is_empty() && flags & f::AT_EMPTY_PATH != 0 {
             return place_of(cx, dirfd);
@@ -249,6 +249,9 @@ fn chown(place: &Path, uid: u32, gid: u32, creds: &Creds) -> Result<usize> {
         }
     }
     let mode = (gone != 0).then_some(mode & 0o7777 & !gone);
+    if !inode.is_dir() {
+        crate::fs::xattr::drop_capabilities(inode);
+    }
     change(inode, &SetAttributes { uid, gid, mode, ..SetAttributes::default() })
 }
 
@@ -474,104 +477,6 @@ pub fn getcwd(cx: &mut Context<'_>, buffer: UserPtr<u8>, size: usize) -> Result<
 /// umask(2).
 pub fn umask(cx: &mut Context<'_>, mask: u32) -> Result<usize> {
     Ok(cx.fs().set_umask(mask) as usize)
-}
-
-/// What xattr(7) says of a name where no attribute is stored: namespaces that the file systems here have in principle
-/// are empty, others are not supported.
-fn absent_attribute(name: UserStr) -> Result<usize> {
-    let name = name.read(256, Errno::ERANGE)?;
-    match &*name {
-        b"" => Err(Errno::ERANGE),
-        name if name.starts_with(b"security.") || name.starts_with(b"trusted.") => Err(Errno::ENODATA),
-        _ => Err(Errno::EOPNOTSUPP),
-    }
-}
-
-/// getxattr(2).
-pub fn getxattr(cx: &mut Context<'_>, path: UserStr, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds())?;
-    absent_attribute(name)
-}
-
-/// lgetxattr(2).
-pub fn lgetxattr(cx: &mut Context<'_>, path: UserStr, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds())?;
-    absent_attribute(name)
-}
-
-/// fgetxattr(2).
-pub fn fgetxattr(cx: &mut Context<'_>, fd: i32, name: UserStr, _value: u64, _size: usize) -> Result<usize> {
-    cx.files().get(fd)?;
-    absent_attribute(name)
-}
-
-/// setxattr(2): no file system here stores any.
-pub fn setxattr(
-    cx: &mut Context<'_>,
-    path: UserStr,
-    _name: UserStr,
-    _value: u64,
-    _size: usize,
-    _flags: u32,
-) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds())?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-/// lsetxattr(2).
-pub fn lsetxattr(
-    cx: &mut Context<'_>,
-    path: UserStr,
-    _name: UserStr,
-    _value: u64,
-    _size: usize,
-    _flags: u32,
-) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds())?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-/// fsetxattr(2).
-pub fn fsetxattr(
-    cx: &mut Context<'_>,
-    fd: i32,
-    _name: UserStr,
-    _value: u64,
-    _size: usize,
-    _flags: u32,
-) -> Result<usize> {
-    cx.files().get(fd)?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-/// listxattr(2): the empty list.
-pub fn listxattr(cx: &mut Context<'_>, path: UserStr, _list: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::Follow, &cx.creds()).map(|_| 0)
-}
-
-/// llistxattr(2).
-pub fn llistxattr(cx: &mut Context<'_>, path: UserStr, _list: u64, _size: usize) -> Result<usize> {
-    find(cx, f::AT_FDCWD, path, 0, Last::NoFollow, &cx.creds()).map(|_| 0)
-}
-
-/// flistxattr(2).
-pub fn flistxattr(cx: &mut Context<'_>, fd: i32, _list: u64, _size: usize) -> Result<usize> {
-    cx.files().get(fd).map(|_: Arc<File>| 0)
-}
-
-/// removexattr(2).
-pub fn removexattr(cx: &mut Context<'_>, path: UserStr, name: UserStr) -> Result<usize> {
-    getxattr(cx, path, name, 0, 0)
-}
-
-/// lremovexattr(2).
-pub fn lremovexattr(cx: &mut Context<'_>, path: UserStr, name: UserStr) -> Result<usize> {
-    lgetxattr(cx, path, name, 0, 0)
-}
-
-/// fremovexattr(2).
-pub fn fremovexattr(cx: &mut Context<'_>, fd: i32, name: UserStr) -> Result<usize> {
-    fgetxattr(cx, fd, name, 0, 0)
 }
 
 /// name_to_handle_at(2): no file system here can find a file by a handle.

@@ -72,6 +72,8 @@ pub fn prctl(cx: &mut Context<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64,
         pr::PR_GET_SECUREBITS => Ok(task.creds().securebits as usize),
         pr::PR_SET_SECUREBITS => set_securebits(task, arg2),
         pr::PR_CAPBSET_READ | pr::PR_CAPBSET_DROP => bounding_set(task, option, arg2),
+        pr::PR_GET_SECCOMP => Ok(task.seccomp.mode_and_filters().0 as usize),
+        pr::PR_SET_SECCOMP => super::seccomp::set_mode(arg2, arg3),
         pr::PR_CAP_AMBIENT => ambient_set(task, args),
         _ => Err(Errno::EINVAL),
     }
@@ -143,10 +145,9 @@ fn timer_slack(task: &Task, option: u32, arg: u64) -> Result<usize> {
 fn thp_disable(task: &Task, option: u32, args: Arguments) -> Result<usize> {
     if option == pr::PR_GET_THP_DISABLE {
         args.none()?;
-        return Ok(usize::from(task.group.thp_disabled.load(Ordering::Relaxed)));
+        return Ok(usize::from(task.mm().is_some_and(|mm| mm.huge_pages_off())));
     }
     let off = args.only_arg2()? != 0;
-    task.group.thp_disabled.store(off, Ordering::Relaxed);
     if let Some(mm) = task.mm() {
         mm.set_huge_pages_off(off);
     }

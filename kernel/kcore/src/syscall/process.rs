@@ -11,8 +11,9 @@ use zerocopy::IntoBytes;
 
 use super::{Context, UserPtr, UserStr};
 use crate::Result;
+use crate::fs::fdtable::OnExec;
 use crate::fs::pidfd::PidFd;
-use crate::mm::load::Arguments;
+use crate::mm::load::{Arguments, NameKind};
 use crate::task::clone::{self, CloneArgs};
 use crate::task::exec::{self, Request};
 use crate::task::wait::{self, Report, Which};
@@ -168,6 +169,8 @@ pub fn execveat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, argv: u64, envp
     }
     let name = path.read_path()?;
     let file = crate::fs::open_exec(dirfd, &name, flags)?;
+    // An absolute path has nothing to do with the descriptor.
+    let shown_is_own = name.first() == Some(&b'/');
     // AT_EXECFN of a descriptor is its /dev/fd path (execveat(2)).
     let shown = match (name.is_empty(), dirfd) {
         (true, fd) => alloc::format!("/dev/fd/{fd}").into_bytes(),
@@ -178,8 +181,11 @@ pub fn execveat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, argv: u64, envp
         }
         _ => name,
     };
+    let through_descriptor = dirfd != AT_FDCWD && !shown_is_own;
+    let closes = through_descriptor && cx.task.files().on_exec(dirfd) == Ok(OnExec::Close);
+    let name_kind = if closes { NameKind::Closing } else { NameKind::Lasting };
     let arguments = Arguments::from_user(argv, envp);
-    exec::exec(Request { file, name: shown, arguments }, cx.frame)?;
+    exec::exec(Request { file, name: shown, name_kind, arguments }, cx.frame)?;
     // x0 of the new program is 0, which is what this returns.
     Ok(0)
 }

@@ -10,7 +10,7 @@ use abi::nr;
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
     dir, file, futex, identity, info, limits, lock, memory, mount, path, pidfd, pipe, poll, prctl, process, random,
-    sched, signal, socket, system, time,
+    sched, seccomp, signal, socket, system, time, xattr,
 };
 use crate::Result;
 
@@ -98,6 +98,7 @@ table! {
     CAPSET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capset;
     PRCTL(option: u32, a: u64, b: u64, c: u64, d: u64) prctl::prctl;
     PERSONALITY(persona: u32) identity::personality;
+    SECCOMP(operation: u32, flags: u32, argument: u64) seccomp::seccomp;
     // Signals: signal(7).
     KILL(pid: i32, signal: i32) signal::kill;
     TKILL(tid: i32, signal: i32) signal::tkill;
@@ -172,18 +173,18 @@ table! {
     GETDENTS64(fd: i32, buffer: u64, count: u32) dir::getdents64;
     RENAMEAT2(old_dirfd: i32, old_path: UserStr, new_dirfd: i32, new_path: UserStr, flags: u32) dir::renameat2;
     // Attributes: inode(7), stat(2), xattr(7).
-    SETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) path::setxattr;
-    LSETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) path::lsetxattr;
-    FSETXATTR(fd: i32, name: UserStr, value: u64, size: usize, flags: u32) path::fsetxattr;
-    GETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) path::getxattr;
-    LGETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) path::lgetxattr;
-    FGETXATTR(fd: i32, name: UserStr, value: u64, size: usize) path::fgetxattr;
-    LISTXATTR(path: UserStr, list: u64, size: usize) path::listxattr;
-    LLISTXATTR(path: UserStr, list: u64, size: usize) path::llistxattr;
-    FLISTXATTR(fd: i32, list: u64, size: usize) path::flistxattr;
-    REMOVEXATTR(path: UserStr, name: UserStr) path::removexattr;
-    LREMOVEXATTR(path: UserStr, name: UserStr) path::lremovexattr;
-    FREMOVEXATTR(fd: i32, name: UserStr) path::fremovexattr;
+    SETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) xattr::setxattr;
+    LSETXATTR(path: UserStr, name: UserStr, value: u64, size: usize, flags: u32) xattr::lsetxattr;
+    FSETXATTR(fd: i32, name: UserStr, value: u64, size: usize, flags: u32) xattr::fsetxattr;
+    GETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) xattr::getxattr;
+    LGETXATTR(path: UserStr, name: UserStr, value: u64, size: usize) xattr::lgetxattr;
+    FGETXATTR(fd: i32, name: UserStr, value: u64, size: usize) xattr::fgetxattr;
+    LISTXATTR(path: UserStr, list: u64, size: usize) xattr::listxattr;
+    LLISTXATTR(path: UserStr, list: u64, size: usize) xattr::llistxattr;
+    FLISTXATTR(fd: i32, list: u64, size: usize) xattr::flistxattr;
+    REMOVEXATTR(path: UserStr, name: UserStr) xattr::removexattr;
+    LREMOVEXATTR(path: UserStr, name: UserStr) xattr::lremovexattr;
+    FREMOVEXATTR(fd: i32, name: UserStr) xattr::fremovexattr;
     GETCWD(buffer: UserPtr<u8>, size: usize) path::getcwd;
     STATFS(path: UserStr, buffer: UserPtr<abi::stat::Statfs>) path::statfs;
     FSTATFS(fd: i32, buffer: UserPtr<abi::stat::Statfs>) path::fstatfs;

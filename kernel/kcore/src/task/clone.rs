@@ -286,7 +286,6 @@ fn child_group(args: &CloneArgs<'_>, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
     *group.tty.lock() = tty;
     group.oom_score_adj.store(parent.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.dumpable.store(parent.group.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
-    group.thp_disabled.store(parent.group.thp_disabled.load(Ordering::Relaxed), Ordering::Relaxed);
     group
 }
 
@@ -326,6 +325,7 @@ fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
             return Err(Errno::ERESTARTNOINTR);
         }
     }
+    super::seccomp::inherit(&parent, child);
     child.group.live.fetch_add(1, Ordering::SeqCst);
     child.pid().attach(child);
     if is_thread {

@@ -8,14 +8,20 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
-use abi::resource::{RLIMIT_NPROC, RLIMIT_STACK};
+use abi::resource::{RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_STACK};
 use hal::trap::UserFrame;
 
+use super::privileges::{self, Privileges};
 use super::{Creds, Task, TaskState, coredump, current, exit, flags, limits, tree};
 use crate::Result;
-use crate::fs::File;
-use crate::mm::load::{self, Arguments, Loaded};
+use crate::fs::fdtable::OnExec;
+use crate::fs::permission::{self, MAY_READ};
+use crate::fs::{File, Files};
+use crate::mm::load::{self, Arguments, Loaded, NameKind};
 use crate::signal::{self, SigHandlers};
+
+/// The stack limit of programs that gain something (Linux `_STK_LIM`).
+const DEFAULT_STACK: u64 = 8 << 20;
 
 /// What execve was asked for.
 pub struct Request {
@@ -23,6 +29,8 @@ pub struct Request {
     pub file: Arc<File>,
     /// The name it was called by: AT_EXECFN, and `$0` of scripts.
     pub name: Vec<u8>,
+    /// Whether that name leads to it afterwards.
+    pub name_kind: NameKind,
     /// argv and envp.
     pub arguments: Arguments,
 }
@@ -34,12 +42,22 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     let creds = task.creds();
     let stack_limit = task.rlimit(RLIMIT_STACK);
     let personality = task.personality.load(Ordering::Relaxed);
-    let mut loaded = load::prepare(request.file, &request.name, request.arguments, stack_limit, personality)?;
-    let new_creds = credentials_for(&task, &creds, &loaded)?;
-    loaded.set_identity(&new_creds, is_secure(&new_creds, &creds));
+    let Request { file, name, name_kind, arguments } = request;
+    let mut loaded = load::prepare(file, &name, arguments, name_kind, stack_limit, personality)?;
+    let privileges = privileges::for_program(&task, &creds, loaded.credentials_file())?;
+    loaded.set_identity(&privileges.creds, privileges.secure);
+    let handed_over = loaded.executable().map(|file| HandedOver::reserve(&task, file)).transpose()?;
+    if let Some(binary) = &handed_over {
+        loaded.set_executable_fd(binary.fd);
+    }
     loaded.build_stack()?;
     become_only_thread(&task)?;
-    commit(&task, loaded, new_creds, registers);
+    let is_readable = permission::check(loaded.credentials_file().inode(), &creds, MAY_READ).is_ok();
+    commit(&task, loaded, registers);
+    settle_identity(&task, &creds, privileges, is_readable);
+    if let Some(binary) = handed_over {
+        binary.open(&task);
+    }
     Ok(())
 }
 
@@ -53,40 +71,62 @@ fn check_process_limit(task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// The credentials that the program runs with: set-user-ID, set-group-ID and capabilities(7), "Transformation of
-/// capabilities during execve()".
-fn credentials_for(task: &Task, old: &Creds, loaded: &Loaded) -> Result<Creds> {
-    let mut new = old.clone();
-    let attributes = loaded.program_attributes();
-    if !task.no_new_privs.load(Ordering::Relaxed) && !attributes.nosuid {
-        if attributes.mode & 0o4000 != 0 {
-            new.euid = attributes.uid;
-        }
-        // S_ISGID without group execution means mandatory locking, not set-group-ID.
-        if attributes.mode & 0o2010 == 0o2010 {
-            new.egid = attributes.gid;
-        }
-    }
-    new.suid = new.euid;
-    new.fsuid = new.euid;
-    new.sgid = new.egid;
-    new.fsgid = new.egid;
-    let changed_id = new.euid != old.euid || new.egid != old.egid;
-    if changed_id {
-        new.cap_ambient = 0;
-    }
-    let noroot = old.securebits & 1 != 0;
-    let root = !noroot && (new.euid == 0 || new.uid == 0);
-    new.cap_permitted = if root { old.cap_inheritable | old.cap_bounding } else { new.cap_ambient };
-    new.cap_effective = if root && new.euid == 0 { new.cap_permitted } else { new.cap_ambient };
-    // SECBIT_KEEP_CAPS does not survive execve.
-    new.securebits &= !(1 << 4);
-    Ok(new)
+/// The program of a binfmt_misc handler, to be open as AT_EXECFD when its interpreter starts.
+struct HandedOver {
+    files: Arc<Files>,
+    file: Arc<File>,
+    fd: i32,
 }
 
-/// AT_SECURE: the program runs with more than its caller had (getauxval(3)).
-fn is_secure(new: &Creds, old: &Creds) -> bool {
-    new.euid != new.uid || new.egid != new.gid || (old.uid != 0 && new.cap_permitted & !old.cap_permitted != 0)
+impl HandedOver {
+    fn reserve(task: &Task, file: Arc<File>) -> Result<Self> {
+        let files = task.files();
+        let fd = files.reserve(0, task.rlimit(RLIMIT_NOFILE), OnExec::Keep)?;
+        Ok(Self { files, file, fd })
+    }
+
+    /// Opens it in the table that the program has: its own copy, if the caller shared one.
+    fn open(self, task: &Task) {
+        let own = task.files();
+        if Arc::ptr_eq(&own, &self.files) {
+            own.unreserve(self.fd);
+        }
+        // The number is below the limit, and free in a table that nobody else uses.
+        let _ = own.replace(self.fd, self.file.clone(), u64::MAX, OnExec::Keep);
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        // Given back when execve fails, and in a table that was left behind. An open number is not touched.
+        self.files.unreserve_if_reserved(self.fd);
+    }
+}
+
+/// Puts credentials in force, and what follows from them: dumpable, the parent's death signal, the stack limit (Linux
+/// `begin_new_exec`, `commit_creds`).
+fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, is_readable: bool) {
+    let Privileges { creds: new, secure } = privileges;
+    let differs = old.euid != old.uid || old.egid != old.gid;
+    let changes = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
+    let gains = new.cap_permitted & !old.cap_permitted != 0;
+    let dumpable =
+        if differs || changes || gains || !is_readable { coredump::SUID_DUMPABLE.load(Ordering::Relaxed) } else { 1 };
+    task.group.dumpable.store(dumpable, Ordering::Relaxed);
+    if secure || changes || gains {
+        task.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    if secure {
+        // An unlimited stack would let the caller choose where mappings go.
+        let mut limits = task.group.limits.lock();
+        let stack = &mut limits[RLIMIT_STACK as usize];
+        stack.rlim_cur = stack.rlim_cur.min(DEFAULT_STACK);
+    }
+    task.commit_creds(new);
+    // While the image was built nothing but the stack was limited.
+    if let Some(mm) = task.mm() {
+        mm.set_limits(crate::syscall::memory::limits_of(task));
+    }
 }
 
 /// Kills the other threads and waits until they are gone; takes the leader's identity over when called by another thread
@@ -142,7 +182,7 @@ fn take_over_leader(task: &Task) {
 }
 
 /// Puts the new program in force. Nothing in here can fail.
-fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) {
+fn commit(task: &Task, loaded: Loaded, registers: &mut UserFrame) {
     let (mm, start) = loaded.into_parts();
     // Point of no return: the old address space goes.
     exit::complete_robust_and_tid(task);
@@ -152,13 +192,11 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
         // getrusage(2): the largest of all programs that the process was.
         task.group.note_max_rss(old.max_rss_pages() * 4);
         mm.set_dump_filter(old.dump_filter());
+        mm.set_huge_pages_off(old.huge_pages_off());
     }
     mm.hardware().activate();
     hal::cpu::irq_restore(saved);
     drop(old_mm);
-    mm.set_huge_pages_off(task.group.thp_disabled.load(Ordering::Relaxed));
-    // While it was built nothing but the stack was limited.
-    mm.set_limits(crate::syscall::memory::limits_of(task));
     exit::complete_vfork(task);
     unshare_files(task);
     let old_handlers = task.handlers();
@@ -166,15 +204,6 @@ fn commit(task: &Task, loaded: Loaded, creds: Creds, registers: &mut UserFrame) 
     handlers.reset_handled();
     reset_process(task, handlers);
     task.set_comm(&start.comm);
-    if creds.euid != creds.uid || creds.egid != creds.gid {
-        task.parent_death_signal.store(0, Ordering::Relaxed);
-        task.group.dumpable.store(coredump::SUID_DUMPABLE.load(Ordering::Relaxed), Ordering::Relaxed);
-    } else {
-        task.group.dumpable.store(1, Ordering::Relaxed);
-    }
-    task.commit_creds(creds);
-    // The stack was built with room for the strings; from here on the process's own limits count.
-    mm.set_limits(crate::syscall::memory::limits_of(task));
     task.group.did_exec.store(true, Ordering::Relaxed);
     task.flags.fetch_and(!(flags::FORKNOEXEC | flags::KTHREAD), Ordering::Relaxed);
     task.group.timers.exec();

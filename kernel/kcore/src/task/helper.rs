@@ -19,7 +19,7 @@ use super::{TaskState, current, exit, kthread};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::{self, File, Files, FsContext};
-use crate::mm::load::Arguments;
+use crate::mm::load::{Arguments, NameKind};
 use crate::sched;
 use crate::sync::{Completion, order};
 
@@ -84,7 +84,7 @@ fn become_program(job: &Job) -> Result<()> {
     let file = fs::open_exec(AT_FDCWD, path, 0)?;
     let arguments = Arguments::Kernel { argv: job.argv.clone(), envp: Vec::new() };
     let mut registers = task.thread.user_frame();
-    exec::exec(Request { file, name: path.clone(), arguments }, &mut registers)?;
+    exec::exec(Request { file, name: path.clone(), name_kind: NameKind::Lasting, arguments }, &mut registers)?;
     task.thread.set_user_frame(&registers);
     Ok(())
 }

@@ -16,6 +16,8 @@ pub mod limits;
 mod numbers;
 pub mod own;
 pub mod pid;
+pub mod privileges;
+pub mod seccomp;
 pub mod state;
 pub mod tree;
 pub mod unshare;
@@ -127,6 +129,8 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: AtomicBool,
+    /// seccomp(2).
+    pub seccomp: seccomp::Seccomp,
     /// personality(2).
     pub personality: AtomicU32,
     /// Timer slack, ns (PR_SET_TIMERSLACK).
@@ -172,8 +176,6 @@ pub struct ThreadGroup {
     pub oom_score_adj: AtomicI32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
-    /// PR_SET_THP_DISABLE: no fault of the process brings more than one page of anonymous memory.
-    pub thp_disabled: AtomicBool,
 }
 
 /// The task that runs this code.
@@ -231,6 +233,7 @@ impl Task {
             real_time_watch: RealTimeWatch::default(),
             parent_death_signal: AtomicU32::new(0),
             no_new_privs: AtomicBool::new(false),
+            seccomp: seccomp::Seccomp::default(),
             personality: AtomicU32::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
             default_timer_slack_ns: AtomicU64::new(50_000),
@@ -453,7 +456,6 @@ impl ThreadGroup {
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicU32::new(1),
-            thp_disabled: AtomicBool::new(false),
         })
     }
 

@@ -239,7 +239,7 @@ fn read_made(
 }
 
 /// What one write(2) wrote; more than a page is `EINVAL`.
-fn take_written(src: &mut IoSrc<'_>) -> Result<Vec<u8>> {
+pub(super) fn take_written(src: &mut IoSrc<'_>) -> Result<Vec<u8>> {
     let length = src.remaining();
     if length > hal::mem::PAGE_SIZE {
         return Err(Errno::EINVAL);

@@ -230,7 +230,9 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
         text.str(name).hex(set, 16).byte(b'\n');
     }
     text.str("NoNewPrivs:\t").num(u64::from(task.no_new_privs.load(Ordering::Relaxed)));
-    text.str("\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\n");
+    let (seccomp, filters) = task.seccomp.mode_and_filters();
+    text.str("\nSeccomp:\t").num(u64::from(seccomp)).str("\nSeccomp_filters:\t").num(filters as u64);
+    text.str("\nSpeculation_Store_Bypass:\tnot vulnerable\n");
     text.str("SpeculationIndirectBranch:\tunknown\n");
     push_affinity(text, task);
     let usage = task.times.snapshot();

@@ -125,6 +125,8 @@ static FS: &[Entry] = &[
     Entry::text("lease-break-time", |text| number(text, 45)),
     Entry::text("aio-max-nr", |text| number(text, 65_536)),
     Entry::dir("epoll", EPOLL),
+    // Where binfmt_misc is mounted.
+    Entry::dir("binfmt_misc", &[]),
 ];
 
 static EPOLL: &[Entry] = &[Entry::text("max_user_watches", |text| number(text, 200_000))];

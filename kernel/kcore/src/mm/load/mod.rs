@@ -6,6 +6,7 @@
 
 mod arguments;
 mod elf;
+pub mod misc;
 mod script;
 mod stack;
 
@@ -13,7 +14,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use abi::Errno;
-use abi::fcntl::AT_FDCWD;
 
 use super::{Mm, TASK_SIZE};
 use crate::Result;
@@ -42,6 +42,14 @@ pub struct Program {
     /// The path of `file`, which its own interpreter gets (Linux `bprm->interp`).
     path: Vec<u8>,
     randomize: bool,
+    /// The path is that of a descriptor that execve closes: no interpreter could open it.
+    path_is_inaccessible: bool,
+    /// A binfmt_misc handler wants the program as a descriptor.
+    hands_over_binary: bool,
+    /// The program counts for credentials, not its interpreter.
+    uses_binarys_credentials: bool,
+    /// What is handed over.
+    executable: Option<Arc<File>>,
 }
 
 /// What a format did.
@@ -52,6 +60,8 @@ enum Outcome {
     Interpreter {
         /// Its path.
         path: Vec<u8>,
+        /// Opened for execution.
+        file: Arc<File>,
     },
 }
 
@@ -69,7 +79,7 @@ pub(super) struct Entry {
 type Format = fn(&mut Program) -> Result<Outcome>;
 
 /// The binary formats, in the order in which they are asked.
-const FORMATS: [Format; 2] = [elf::load, script::load];
+const FORMATS: [Format; 3] = [misc::load, elf::load, script::load];
 
 /// Owner and mode of the file, for set-user-ID.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,9 +98,17 @@ pub struct Attributes {
 pub struct Loaded {
     program: Program,
     entry: Entry,
-    attributes: Attributes,
     identity: stack::Identity,
     sp: u64,
+}
+
+/// Whether the program's name will lead to it when it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NameKind {
+    /// It will.
+    Lasting,
+    /// It goes through a close-on-exec descriptor: an interpreter could not open it (execveat(2) ENOENT).
+    Closing,
 }
 
 /// How to enter it.
@@ -108,36 +126,59 @@ pub fn prepare(
     file: Arc<File>,
     name: &[u8],
     arguments: Arguments,
+    name_kind: NameKind,
     stack_limit: u64,
     personality: u32,
 ) -> Result<Loaded> {
     let wanted = crate::mm::settings::RANDOMIZE.load(core::sync::atomic::Ordering::Relaxed) != 0;
-    let randomize = wanted && personality & ADDR_NO_RANDOMIZE == 0;
+    // Who gains something by the program does not choose its places (Linux PER_CLEAR_ON_SETID).
+    let gains = || file.exec_attributes().mode & 0o6000 != 0;
+    let randomize = wanted && (personality & ADDR_NO_RANDOMIZE == 0 || gains());
     let mm = Mm::new()?;
     let layout = Layout::choose(stack_limit, randomize);
     mm.set_mmap_base(layout.mmap_base);
     let stack = StackBuilder::new(&mm, layout.stack_top, stack_limit, name, arguments)?;
-    let attributes = file.exec_attributes();
-    let mut program =
-        Program { file, header: Vec::new(), mm, stack, name: name.to_vec(), path: name.to_vec(), randomize };
+    let mut program = Program {
+        file,
+        header: Vec::new(),
+        mm,
+        stack,
+        name: name.to_vec(),
+        path: name.to_vec(),
+        randomize,
+        path_is_inaccessible: name_kind == NameKind::Closing,
+        hands_over_binary: false,
+        uses_binarys_credentials: false,
+        executable: None,
+    };
     for _ in 0..=MAX_NESTING {
         program.read_header()?;
         match program.search_formats()? {
             Outcome::Loaded(entry) => {
                 program.mm.set_exe(program.file.clone());
                 let identity = stack::Identity::default();
-                return Ok(Loaded { program, entry, attributes, identity, sp: 0 });
+                return Ok(Loaded { program, entry, identity, sp: 0 });
             }
-            Outcome::Interpreter { path } => {
-                program.file = crate::fs::open_exec(AT_FDCWD, &path, 0)?;
-                program.path = path;
-            }
+            Outcome::Interpreter { path, file } => program.follow(path, file)?,
         }
     }
     Err(Errno::ELOOP)
 }
 
 impl Program {
+    /// Goes on with the interpreter (Linux `exec_binprm`). Only one program of a chain can be handed over: `ENOEXEC`.
+    fn follow(&mut self, path: Vec<u8>, file: Arc<File>) -> Result<()> {
+        let program = core::mem::replace(&mut self.file, file);
+        self.path = path;
+        if self.hands_over_binary {
+            if self.executable.is_some() {
+                return Err(Errno::ENOEXEC);
+            }
+            self.executable = Some(program);
+        }
+        Ok(())
+    }
+
     fn read_header(&mut self) -> Result<()> {
         let mut header = alloc::vec![0; HEADER_SIZE];
         let got = self.read_at(0, &mut header)?;
@@ -164,9 +205,22 @@ impl Program {
 }
 
 impl Loaded {
-    /// Of the program's file; a script's set-ID bits count for nothing, its interpreter's do.
-    pub fn program_attributes(&self) -> Attributes {
-        if self.program.stack.has_interpreter() { self.program.file.exec_attributes() } else { self.attributes }
+    /// The file whose owner, set-ID bits and capabilities count: the interpreter's for a script.
+    pub fn credentials_file(&self) -> &Arc<File> {
+        match &self.program.executable {
+            Some(file) if self.program.uses_binarys_credentials => file,
+            _ => &self.program.file,
+        }
+    }
+
+    /// What is to be open when the program starts, as descriptor AT_EXECFD.
+    pub fn executable(&self) -> Option<Arc<File>> {
+        self.program.executable.clone()
+    }
+
+    /// The descriptor that [`Self::executable`] will have.
+    pub fn set_executable_fd(&mut self, fd: i32) {
+        self.program.stack.set_executable_fd(fd);
     }
 
     /// Who the program runs as, for the auxiliary vector.

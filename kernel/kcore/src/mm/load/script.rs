@@ -1,6 +1,7 @@
 //! `#!` scripts (execve(2), "Interpreter scripts"; Linux `binfmt_script.c`).
 
 use abi::Errno;
+use abi::fcntl::AT_FDCWD;
 
 use super::{HEADER_SIZE, Outcome, Program};
 use crate::Result;
@@ -8,8 +9,13 @@ use crate::Result;
 pub(super) fn load(program: &mut Program) -> Result<Outcome> {
     let (interpreter, argument) = parse(&program.header)?;
     let (interpreter, argument) = (interpreter.to_vec(), argument.map(<[u8]>::to_vec));
+    // The interpreter could not open what execve closes (execveat(2)).
+    if program.path_is_inaccessible {
+        return Err(Errno::ENOENT);
+    }
     program.stack.insert_interpreter(&interpreter, argument.as_deref(), &program.path)?;
-    Ok(Outcome::Interpreter { path: interpreter })
+    let file = crate::fs::open_exec(AT_FDCWD, &interpreter, 0)?;
+    Ok(Outcome::Interpreter { path: interpreter, file })
 }
 
 fn is_blank(byte: &u8) -> bool {
@@ -22,7 +28,8 @@ pub(super) fn parse(header: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
     let line = header.strip_prefix(b"#!").ok_or(Errno::ENOEXEC)?;
     let complete = line.iter().position(|byte| *byte == b'\n');
     let ended = complete.is_some() || header.len() < HEADER_SIZE;
-    let line = &line[..complete.unwrap_or(line.len())];
+    // Without an end in sight the last byte is not looked at: Linux keeps it for a NUL.
+    let line = &line[..complete.unwrap_or(line.len().min(HEADER_SIZE - 3))];
     let line = &line[..line.iter().position(|byte| *byte == 0).unwrap_or(line.len())];
     let start = line.iter().position(|byte| !is_blank(byte)).ok_or(Errno::ENOEXEC)?;
     let line = &line[start..];

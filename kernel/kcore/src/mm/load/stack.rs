@@ -45,6 +45,7 @@ mod at {
     pub const SECURE: u64 = 23;
     pub const RANDOM: u64 = 25;
     pub const HWCAP2: u64 = 26;
+    pub const EXECFD: u64 = 2;
     pub const EXECFN: u64 = 31;
     pub const SYSINFO_EHDR: u64 = 33;
     pub const MINSIGSTKSZ: u64 = 51;
@@ -63,6 +64,18 @@ pub(super) struct Identity {
     pub secure: bool,
 }
 
+/// AT_FLAGS: argv[0] is the caller's (binfmt_misc `P`).
+const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
+
+/// What an interpreter that is put before the arguments does to argv[0].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Argv0 {
+    /// It takes its place.
+    Replace,
+    /// It stays, behind the program's path.
+    Keep,
+}
+
 /// A stack under construction.
 pub(super) struct StackBuilder {
     /// The end of the stack area.
@@ -79,7 +92,10 @@ pub(super) struct StackBuilder {
     name: u64,
     args_end: u64,
     env_end: u64,
-    interpreter: bool,
+    /// AT_FLAGS.
+    flags: u64,
+    /// AT_EXECFD.
+    executable_fd: Option<i32>,
 }
 
 impl StackBuilder {
@@ -107,7 +123,8 @@ impl StackBuilder {
             name: 0,
             args_end: 0,
             env_end: 0,
-            interpreter: false,
+            flags: 0,
+            executable_fd: None,
         };
         stack.name = stack.push_string(name)?;
         stack.env_end = stack.at;
@@ -172,7 +189,6 @@ impl StackBuilder {
         argument: Option<&[u8]>,
         script: &[u8],
     ) -> Result<()> {
-        self.interpreter = true;
         let script = self.push_string(script)?;
         let argument = argument.map(|text| self.push_string(text)).transpose()?;
         let interpreter = self.push_string(interpreter)?;
@@ -183,8 +199,23 @@ impl StackBuilder {
         Ok(())
     }
 
-    pub(super) fn has_interpreter(&self) -> bool {
-        self.interpreter
+    /// The interpreter of a binfmt_misc handler and the program's path come before the other arguments.
+    pub(super) fn insert_handler(&mut self, interpreter: &[u8], path: &[u8], argv0: Argv0) -> Result<()> {
+        self.charge(16)?;
+        let path = self.push_string(path)?;
+        let interpreter = self.push_string(interpreter)?;
+        let replaced = match argv0 {
+            Argv0::Keep => 0,
+            Argv0::Replace => 1.min(self.argv.len()),
+        };
+        self.flags = if argv0 == Argv0::Keep { AT_FLAGS_PRESERVE_ARGV0 } else { 0 };
+        self.argv.splice(0..replaced, [interpreter, path]);
+        Ok(())
+    }
+
+    /// The program itself is open as this descriptor.
+    pub(super) fn set_executable_fd(&mut self, fd: i32) {
+        self.executable_fd = Some(fd);
     }
 
     /// Writes everything below the strings. Returns the stack pointer.
@@ -197,8 +228,12 @@ impl StackBuilder {
         let random_at = self.at;
         self.put(random_at, &random)?;
         let auxv = self.auxiliary_vector(entry, identity, vdso, platform, random_at);
-        // Without a vDSO its entry, the first, is left out.
-        let auxv = auxv.as_flattened().get(if vdso == 0 { 2 } else { 0 }..).unwrap_or_default();
+        // Without a vDSO its entry, the first, is left out; so is the last before the end without a program to hand over.
+        let mut auxv = auxv.get(usize::from(vdso == 0)..).unwrap_or_default().to_vec();
+        if self.executable_fd.is_none() {
+            auxv.remove(auxv.len() - 2);
+        }
+        let auxv = auxv.as_flattened();
         let mut words = Vec::with_capacity(1 + self.argv.len() + 1 + self.envp.len() + 1 + auxv.len());
         words.push(self.argv.len() as u64);
         words.extend_from_slice(&self.argv);
@@ -220,7 +255,8 @@ impl StackBuilder {
         Ok(sp)
     }
 
-    fn auxiliary_vector(&self, entry: &Entry, id: &Identity, vdso: u64, platform: u64, random: u64) -> [[u64; 2]; 21] {
+    fn auxiliary_vector(&self, entry: &Entry, id: &Identity, vdso: u64, platform: u64, random: u64) -> [[u64; 2]; 22] {
+        let executable = self.executable_fd.map_or(0, |fd| u64::from(fd.unsigned_abs()));
         [
             [at::SYSINFO_EHDR, vdso],
             [at::MINSIGSTKSZ, crate::signal::frame::FRAME_SIZE],
@@ -231,7 +267,7 @@ impl StackBuilder {
             [at::PHENT, 56],
             [at::PHNUM, entry.program_header_count],
             [at::BASE, entry.interpreter_base],
-            [at::FLAGS, 0],
+            [at::FLAGS, self.flags],
             [at::ENTRY, entry.program_entry],
             [at::UID, u64::from(id.uid)],
             [at::EUID, u64::from(id.euid)],
@@ -242,6 +278,7 @@ impl StackBuilder {
             [at::HWCAP2, 0],
             [at::EXECFN, self.name],
             [at::PLATFORM, platform],
+            [at::EXECFD, executable],
             [at::NULL, 0],
         ]
     }

@@ -123,6 +123,12 @@ impl GroupState {
     }
 }
 
+/// Whether the process is about to stop, or a stop signal waits for the thread to look at it.
+pub(crate) fn is_stopping(task: &Task, state: &GroupState) -> bool {
+    let pending = state.pending.mask | task.signals.pending_mask();
+    state.stop_signal != 0 || pending & STOP_SET & !task.signals.blocked() != 0
+}
+
 /// Signal state of a process.
 pub struct GroupSignals {
     pub(crate) state: IrqLock<GroupState>,
@@ -190,6 +196,9 @@ pub struct TaskSignals {
     alternate_stack: SpinLock<StackT>,
     /// Counted in the stop under way.
     stop_counted: AtomicBool,
+    /// It has taken a stop signal that it is about to act on; a SIGCONT that comes in between takes that back (Linux
+    /// JOBCTL_STOP_DEQUEUED).
+    stop_dequeued: AtomicBool,
     /// Exiting, and no longer to be stopped for a core dump (Linux PF_POSTCOREDUMP).
     pub(crate) past_dump: AtomicBool,
     /// Syndrome of the last fault, for the frame's esr record.
@@ -207,6 +216,7 @@ impl TaskSignals {
             waiting_for: AtomicU64::new(0),
             alternate_stack: SpinLock::new(order::TASK_FIELDS, disabled_stack()),
             stop_counted: AtomicBool::new(false),
+            stop_dequeued: AtomicBool::new(false),
             past_dump: AtomicBool::new(false),
             syndrome: AtomicU64::new(0),
         }
@@ -409,6 +419,7 @@ fn dequeue_private(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
     let mut queue = task.signals.queue.lock();
     let taken = queue.take_into(blocked, info);
     task.signals.mask.store(queue.mask, Ordering::SeqCst);
+    note_stop(task, taken, info);
     taken
 }
 
@@ -419,7 +430,15 @@ fn dequeue_shared(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
     let mut state = task.group.signals.state.lock();
     let taken = state.pending.take_into(blocked, info);
     task.group.signals.mirror(&state);
+    note_stop(task, taken, info);
     taken
+}
+
+/// Called with the queue locked that the signal was taken from.
+fn note_stop(task: &Task, taken: bool, info: &SigInfo) {
+    if taken && bit(info.signal()) & STOP_SET != 0 {
+        task.signals.stop_dequeued.store(true, Ordering::SeqCst);
+    }
 }
 
 /// All pending signals that the current thread blocks (sigpending(2)).

@@ -22,6 +22,9 @@ pub(super) fn begin(signal: u32) {
         if state.exiting.is_some() || state.exec_survivor.is_some() {
             return;
         }
+        if !task.signals.stop_dequeued.swap(false, Ordering::SeqCst) {
+            return; // continued before it stopped
+        }
         let Some(id) = tree.find(&task.group) else { return };
         if state.stop_signal == 0 {
             let threads = &tree.node(id).threads;
@@ -92,6 +95,7 @@ pub(super) fn resume(threads: &[Arc<Task>], state: &mut GroupState) -> Option<(i
     state.stop_left = 0;
     for thread in threads {
         thread.signals.stop_counted.store(false, Ordering::Relaxed);
+        thread.signals.stop_dequeued.store(false, Ordering::SeqCst);
         sched::wake(thread, TaskState::FOR_CONTINUE);
     }
     if stopping == 0 {

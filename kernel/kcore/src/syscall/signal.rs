@@ -11,6 +11,7 @@ use abi::time::Timespec;
 use super::{Context, UserPtr};
 use crate::Result;
 use crate::signal::{self, DefaultAction, RestartBlock, UNBLOCKABLE, bit, default_action};
+use crate::task::tree::{NodeId, Tree};
 use crate::task::{self, OwnFields, Task, TaskState, group, tree};
 use crate::time;
 
@@ -71,34 +72,37 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
 }
 
 fn kill_group(cx: &Context<'_>, pgrp: i32, signal: i32) -> Result<usize> {
-    let targets: Vec<Arc<Task>> = {
-        let tree = tree::lock();
-        tree.group_members(pgrp).filter_map(|id| tree.node(id).threads.first().cloned()).collect()
-    };
-    kill_all(cx, targets, signal)
+    let tree = tree::lock();
+    let targets: Vec<NodeId> = tree.group_members(pgrp).collect();
+    kill_all(cx, &tree, &targets, signal)
 }
 
 /// kill(-1): everybody but init and the caller. Kernel threads are among them: they ignore it.
 fn kill_everybody(cx: &Context<'_>, signal: i32) -> Result<usize> {
-    let targets: Vec<Arc<Task>> = {
-        let tree = tree::lock();
-        tree.processes().filter_map(|id| tree.node(id).threads.first().cloned()).collect()
+    let tree = tree::lock();
+    let is_target = |id: &NodeId| {
+        let group = &tree.node(*id).group;
+        group.pid.global() > 1 && !Arc::ptr_eq(group, &cx.task.group)
     };
-    let others = targets.into_iter().filter(|task| task.tgid() > 1 && !Arc::ptr_eq(&task.group, &cx.task.group));
-    kill_all(cx, others.collect(), signal)
+    let targets: Vec<NodeId> = tree.processes().filter(is_target).collect();
+    kill_all(cx, &tree, &targets, signal)
 }
 
-/// Success if at least one could be signalled; `EPERM` if none was allowed, `ESRCH` if there was none.
-fn kill_all(cx: &Context<'_>, targets: Vec<Arc<Task>>, signal: i32) -> Result<usize> {
+/// Success if at least one could be signalled; `EPERM` if none was allowed, `ESRCH` if there was none. The tree stays
+/// locked from the choice to the last signal: no member's fork slips through between them (Linux `__kill_pgrp_info`).
+fn kill_all(cx: &Context<'_>, tree: &Tree, targets: &[NodeId], signal: i32) -> Result<usize> {
+    let own_session = tree.find(&cx.task.group).map(|id| tree.node(id).session.global());
     let mut outcome = Err(Errno::ESRCH);
-    for target in targets {
+    for node in targets.iter().map(|id| tree.node(*id)) {
+        let Some(target) = node.threads.first() else { continue };
         let signal = signal_or_probe(signal)?;
-        if !may_kill(cx, &target, signal) {
+        let continues = signal == Some(s::SIGCONT) && Some(node.session.global()) == own_session;
+        if !continues && !signal::send::permitted(&cx.task, target) {
             outcome = outcome.or(Err(Errno::EPERM));
             continue;
         }
         if let Some(signal) = signal {
-            signal::send_process(&target.group, &sender_info(cx, signal, s::SI_USER))?;
+            signal::send::process_with_tree(tree, &node.group, &sender_info(cx, signal, s::SI_USER))?;
         }
         outcome = Ok(0);
     }

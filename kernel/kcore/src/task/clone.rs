@@ -16,7 +16,7 @@ use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::{Files, pidfd};
 use crate::sched;
-use crate::signal::SigHandlers;
+use crate::signal::{self, SigHandlers};
 use crate::sync::Completion;
 use crate::syscall::UserPtr;
 
@@ -322,6 +322,11 @@ fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
     {
         let state = parent.group.signals.state.lock();
         if state.exiting.is_some() || (is_thread && state.exec_survivor.is_some()) {
+            return Err(Errno::ERESTARTNOINTR);
+        }
+        // A process that is being stopped forks after it was continued: a group that was sent a stop holds still as a
+        // whole (Linux copy_process, "multiprocess" signals).
+        if signal::is_stopping(&parent, &state) {
             return Err(Errno::ERESTARTNOINTR);
         }
     }

@@ -150,9 +150,8 @@ fn become_only_thread(task: &Task) -> Result<()> {
     let alone = || {
         let tree = tree::lock();
         let Some(id) = tree.find(&task.group) else { return true };
-        tree.node(id).threads.iter().all(|t| {
-            core::ptr::eq(&**t, task) || t.is_leader() && t.has_flag(flags::EXITING) && t.state() == TaskState::Dead
-        })
+        let node = tree.node(id);
+        node.threads.iter().all(|t| core::ptr::eq(&**t, task) || t.is_leader() && node.leader_left)
     };
     let waited = task.group.child_changed.wait_event(TaskState::Killable, alone);
     task.group.signals.state.lock().exec_survivor = None;
@@ -177,6 +176,7 @@ fn take_over_leader(task: &Task) {
     task.group.dead_threads.absorb(&leader.times.snapshot());
     limits::uncharge_thread(leader.creds().uid);
     let gone = tree.remove_thread(&leader);
+    tree.node_mut(id).leader_left = false;
     drop(tree);
     drop((gone, leader, own));
 }

@@ -142,7 +142,9 @@ fn notify(task: &Task, last: bool) {
     if !last {
         hand_children_on(&mut tree, id, task);
     }
-    if !task.is_leader() {
+    if task.is_leader() {
+        tree.node_mut(id).leader_left = true;
+    } else {
         task.group.dead_threads.absorb(&task.times.snapshot());
         limits::uncharge_thread(task.creds().uid);
         task.pid().detach();

@@ -404,7 +404,10 @@ impl Task {
     pub fn signal_ends_sleep(&self, state: TaskState) -> bool {
         match state {
             TaskState::Interruptible => self.signal_pending(),
-            TaskState::Killable => self.signal_pending() && self.fatal_signal_pending(),
+            // A stop that was decided on before the kill must not outlast it (TASK_WAKEKILL).
+            TaskState::Killable | TaskState::Stopped | TaskState::Traced => {
+                self.signal_pending() && self.fatal_signal_pending()
+            }
             _ => false,
         }
     }

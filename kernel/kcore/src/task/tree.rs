@@ -69,6 +69,8 @@ pub struct Node {
     pub session: Arc<Pid>,
     /// Zombie or not.
     pub exit_state: ExitState,
+    /// The leader has ended; the process lives on in its other threads.
+    pub leader_left: bool,
     children: Head,
     links: [Link; 3],
 }
@@ -129,6 +131,7 @@ impl Tree {
             pgrp: pgrp.clone(),
             session: session.clone(),
             exit_state: ExitState::Alive,
+            leader_left: false,
             children: EMPTY,
             links: [UNLINKED; 3],
         };

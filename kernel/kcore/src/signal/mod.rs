@@ -26,6 +26,7 @@ use crate::task::{Task, current};
 
 pub use pending::queued_for_user;
 use pending::{Account, Pending};
+pub(crate) use pending::{Charge, charge_timer};
 pub use send::{force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info};
 pub(crate) use stop::{JobReport, is_stopped, job_report, notify_parent_of_stop, thread_exits};
 

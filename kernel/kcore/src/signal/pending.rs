@@ -60,7 +60,7 @@ fn open_account(uid: u32) -> Arc<AtomicUsize> {
 }
 
 /// A queued signal's place on its user's account, given back when it is dropped.
-pub(super) struct Charge(Arc<AtomicUsize>);
+pub(crate) struct Charge(Arc<AtomicUsize>);
 
 impl Drop for Charge {
     fn drop(&mut self) {
@@ -90,6 +90,14 @@ pub(super) fn admit(target: &Task, account: &mut Account, info: &SigInfo) -> Res
         return Ok(Admission::Queue(Some(charge)));
     }
     if must_be_queued(info) { Err(Errno::EAGAIN) } else { Ok(Admission::Fact) }
+}
+
+/// Charges a POSIX timer, whose signal must not fail to be queued later: `EAGAIN` at the limit (timer_create(2), NOTES).
+pub(crate) fn charge_timer(owner: &Task) -> Result<Charge> {
+    let count = open_account(owner.real_uid());
+    let queued = count.fetch_add(1, Ordering::Relaxed);
+    let charge = Charge(count);
+    if (queued as u64) < owner.rlimit(RLIMIT_SIGPENDING) { Ok(charge) } else { Err(Errno::EAGAIN) }
 }
 
 /// Whether the sender is to be told that the siginfo cannot be kept (`__send_signal_locked`).

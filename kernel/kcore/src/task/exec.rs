@@ -188,14 +188,14 @@ fn commit(task: &Task, loaded: Loaded, registers: &mut UserFrame) {
     exit::complete_robust_and_tid(task);
     let saved = hal::cpu::irq_save();
     let old_mm = task.replace_mm(Some(mm.clone()));
+    mm.hardware().activate();
+    hal::cpu::irq_restore(saved);
     if let Some(old) = &old_mm {
         // getrusage(2): the largest of all programs that the process was.
         task.group.note_max_rss(old.max_rss_pages() * 4);
         mm.set_dump_filter(old.dump_filter());
         mm.set_huge_pages_off(old.huge_pages_off());
     }
-    mm.hardware().activate();
-    hal::cpu::irq_restore(saved);
     drop(old_mm);
     exit::complete_vfork(task);
     unshare_files(task);

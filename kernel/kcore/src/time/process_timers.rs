@@ -311,6 +311,8 @@ pub struct PosixTimer {
     overruns: AtomicU64,
     /// The signal is queued and was not taken.
     queued: AtomicBool,
+    /// Its signal's place in the user's account.
+    _charge: signal::Charge,
 }
 
 impl TimerCallback for PosixTimer {
@@ -370,6 +372,7 @@ pub fn signal_taken(group: &ThreadGroup, info: &mut SigInfo) {
 
 /// timer_create(2): the smallest free id.
 pub fn create(group: &Arc<ThreadGroup>, clock: i32, notify: impl FnOnce(i32) -> Notify) -> Result<i32> {
+    let charge = signal::charge_timer(&crate::task::current())?;
     let mut posix = group.timers.posix.lock();
     let id = (0..).find(|id| !posix.contains_key(id)).ok_or(Errno::EAGAIN)?;
     let timer = Arc::new(PosixTimer {
@@ -382,6 +385,7 @@ pub fn create(group: &Arc<ThreadGroup>, clock: i32, notify: impl FnOnce(i32) -> 
         waiting: AtomicU64::new(0),
         overruns: AtomicU64::new(0),
         queued: AtomicBool::new(false),
+        _charge: charge,
     });
     let weak = Arc::downgrade(&timer);
     timer.timer.call_once(|| Timer::call(weak));

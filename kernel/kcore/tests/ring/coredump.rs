@@ -360,3 +360,24 @@ fn threads_that_sleep_in_calls_are_shown_at_their_calls() {
         assert!(!(-4095..0).contains(&x0), "x0 is the first argument, not an error: {x0}");
     });
 }
+
+#[test]
+fn a_program_that_may_not_be_read_leaves_no_core() {
+    let mut machine = Machine::new();
+    machine.program("/bin/secret", |user| {
+        raise(user, SIGABRT);
+        0
+    });
+    machine.run(|init| {
+        init.scoped(|user| {
+            let path = user.push_string("/bin/secret");
+            user.call(nr::FCHMODAT, &[AT_FDCWD as u64, path, 0o711]).unwrap();
+        });
+        let run = |child: &mut User| {
+            child.call(nr::SETRESUID, &[1000, 1000, 1000]).unwrap();
+            child.exec("/bin/secret", &["secret"]);
+        };
+        let status = crash(init, run);
+        assert_eq!((status.killed_by(), dumped(status)), (Some(SIGABRT), false));
+    });
+}

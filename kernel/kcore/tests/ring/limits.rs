@@ -297,3 +297,24 @@ fn the_largest_resident_set_outlives_exec_and_reaches_the_parent() {
         assert!(usage(init, RUSAGE_SELF) < 1024);
     });
 }
+
+#[test]
+fn timers_are_charged_as_queued_signals() {
+    story(|init| {
+        let status = in_child(init, |child| {
+            limit(child, abi::resource::RLIMIT_SIGPENDING, 2, 2).unwrap();
+            become_user(child);
+            let create = |child: &mut User| {
+                let clock = abi::time::CLOCK_MONOTONIC as u64;
+                child.call_with(nr::TIMER_CREATE, &[clock, 0], &0i32, &[]).map(|(_, id)| id)
+            };
+            let first = create(child).unwrap();
+            create(child).unwrap();
+            assert_eq!(create(child), Err(Errno::EAGAIN));
+            child.call(nr::TIMER_DELETE, &[first as u64]).unwrap();
+            create(child).expect("room again");
+            0
+        });
+        assert_eq!(status.exit_code(), Some(0));
+    });
+}

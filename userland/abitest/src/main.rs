@@ -125,6 +125,14 @@ const QEMU_USER_DIFFERS: &[&str] = &[
     "undumpable_child_leaves_no_core",
     "core_replaces_what_is_in_the_way",
     "core_shows_all_threads",
+    "stat_has_52_fields",
+    "stat_survives_a_name_with_brackets",
+    "status_counts_threads",
+    "maps_have_their_columns",
+    "sched_begins_with_the_name",
+    "timers_are_listed",
+    "threads_are_directories",
+    "syscall_of_a_sleeper",
 ];
 
 /// What only root can try: another identity, other people's files and processes.
@@ -163,6 +171,10 @@ const NEEDS_ROOT: &[&str] = &[
     "standard_signals_are_sent_at_the_limit",
     "nice_limit_lets_users_raise",
     "real_time_limit_lets_users_be_real_time",
+    "environ_is_private",
+    "oom_score_adj_may_only_rise_for_users",
+    "files_of_root_are_closed_to_users",
+    "undumpable_belongs_to_root",
 ];
 
 fn main() {

@@ -262,6 +262,8 @@ impl FileOps for EventPoll {
         for item in self.items.lock().values().flatten() {
             let Some(file) = item.file.upgrade() else { continue };
             let (events, data) = *item.interest.lock();
+            // Errors and hang-ups are always of interest.
+            let events = events | POLLERR | POLLHUP;
             // The reader's buffer takes everything.
             let _ = writeln!(
                 out,

@@ -46,7 +46,7 @@ impl Report {
         if let Some(growth) = &self.growth {
             text.push_str(&format!(
                 "\n## How costs grow\n\nWith memory that the process has written to, and with tasks that sleep \
-                 meanwhile.\n\n{growth}"
+                 meanwhile. Drupe's fork shares tables of\n2 MiB, so it grows with those and not with pages.\n\n{growth}"
             ));
         }
         text.push_str("\n## The command lines\n\nLinux as shipped, plain Linux, and Drupe:\n\n");

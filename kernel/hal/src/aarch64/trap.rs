@@ -180,9 +180,7 @@ extern "C" fn kernel_irq() {
     local::handle_interrupt();
     let thread = context::current();
     if super::preempt_count() == 0 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 && super::has_owner() {
-        super::irq_enable();
-        (handlers().preempt)();
-        super::irq_save();
+        super::cpu::preempt_once();
     }
 }
 

@@ -39,6 +39,27 @@ const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pte(pub u64);
 
+/// What user code may do with a page, as the bits of its entry: made once for many entries.
+#[derive(Clone, Copy)]
+pub struct Rights(u64);
+
+impl Rights {
+    /// As the fields of the same names of [`PageFlags`].
+    pub const fn new(read: bool, write: bool, exec: bool) -> Rights {
+        let mut bits = 0;
+        if read || write || exec {
+            bits |= AP_USER;
+        }
+        if !write {
+            bits |= AP_READ_ONLY;
+        }
+        if !exec {
+            bits |= UXN;
+        }
+        Rights(bits)
+    }
+}
+
 /// What a page mapping allows and remembers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageFlags {
@@ -152,18 +173,8 @@ impl Pte {
 
     /// The same page with other rights.
     #[inline(always)]
-    pub const fn with_rights(self, read: bool, write: bool, exec: bool) -> Pte {
-        let mut bits = self.0 & !(AP_USER | AP_READ_ONLY | UXN);
-        if read || write || exec {
-            bits |= AP_USER;
-        }
-        if !write {
-            bits |= AP_READ_ONLY;
-        }
-        if !exec {
-            bits |= UXN;
-        }
-        Pte(bits)
+    pub const fn with_rights(self, rights: Rights) -> Pte {
+        Pte(self.0 & !(AP_USER | AP_READ_ONLY | UXN) | rights.0)
     }
 
     /// The same entry for the frame `distance` further on.
@@ -197,7 +208,7 @@ pub const fn index(level: u32, address: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{PageFlags, Pfn, Pte, index};
+    use super::{PageFlags, Pfn, Pte, Rights, index};
 
     #[test]
     fn flags_survive_the_encoding() {
@@ -225,7 +236,10 @@ mod tests {
             let flags =
                 PageFlags { read: true, write: on(0), exec: on(1), dirty: on(2), cow: on(3), ..PageFlags::default() };
             let wanted = PageFlags { write: on(4), exec: on(5), ..flags };
-            assert_eq!(Pte::page(Pfn(7), flags).with_rights(true, on(4), on(5)), Pte::page(Pfn(7), wanted));
+            assert_eq!(
+                Pte::page(Pfn(7), flags).with_rights(Rights::new(true, on(4), on(5))),
+                Pte::page(Pfn(7), wanted)
+            );
         }
     }
 

@@ -74,6 +74,7 @@ fn copy_of(chunk: &Chunk) -> Box<Chunk> {
 
 /// The areas.
 pub struct Areas {
+    #[expect(clippy::vec_box, reason = "a list that grows moves no chunk and needs no block larger than one")]
     chunks: Vec<Box<Chunk>>,
     root: u32,
     /// The first unused node; the others follow by `left`.
@@ -98,7 +99,7 @@ impl Areas {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -125,6 +126,12 @@ impl Areas {
     /// The area that holds `address`.
     #[inline(always)]
     pub fn find(&self, address: u64) -> Option<&Vma> {
+        self.find_from(address).filter(|vma| vma.start <= address)
+    }
+
+    /// The first area that ends behind `address`: the one that holds it, else the next one.
+    #[inline(always)]
+    pub fn find_from(&self, address: u64) -> Option<&Vma> {
         let recent = self.recent.load(Ordering::Relaxed);
         if recent != NIL {
             let node = self.node(recent);
@@ -132,11 +139,10 @@ impl Areas {
                 return node.vma.as_ref();
             }
         }
-        self.find_from(address).filter(|vma| vma.start <= address)
+        self.search_from(address)
     }
 
-    /// The first area that ends behind `address`: the one that holds it, else the next one.
-    pub fn find_from(&self, address: u64) -> Option<&Vma> {
+    fn search_from(&self, address: u64) -> Option<&Vma> {
         let mut best = NIL;
         let mut at = self.root;
         while at != NIL {
@@ -144,6 +150,7 @@ impl Areas {
             if address < node.end {
                 best = at;
                 if node.start <= address {
+                    self.recent.store(at, Ordering::Relaxed);
                     break;
                 }
                 at = node.left;
@@ -151,11 +158,7 @@ impl Areas {
                 at = node.right;
             }
         }
-        if best == NIL {
-            return None;
-        }
-        self.recent.store(best, Ordering::Relaxed);
-        self.vma(best)
+        if best == NIL { None } else { self.vma(best) }
     }
 
     /// The last area that begins below `address`.
@@ -569,7 +572,7 @@ mod tests {
                     _ => {}
                 }
                 check(&areas, areas.root);
-                assert_eq!(areas.len(), model.len());
+                assert_eq!(areas.count(), model.len());
                 let (length, base) = ((1 + random(60)) * PAGE, (16 + random(2100)) * PAGE);
                 let floor = 16 * PAGE;
                 assert_eq!(
@@ -600,6 +603,6 @@ mod tests {
         for n in (0..65_530).rev() {
             assert!(areas.remove(n * 2 * PAGE).is_some());
         }
-        assert_eq!(areas.len(), 0);
+        assert_eq!(areas.count(), 0);
     }
 }

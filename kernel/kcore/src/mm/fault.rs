@@ -228,9 +228,10 @@ impl Mm {
         let first = (vma.offset() + (start - vma.start)) / PAGE;
         let counted = Pte::page(Pfn(0), vma.read_flags());
         let uncounted = Pte::page(Pfn(0), PageFlags { uncounted: true, ..vma.read_flags() });
+        let entries = table::window(leaf, start, end);
         let mut mapped = 0;
         mapping.for_cached(first, (end - start) / PAGE, |index, found| {
-            if !table::fill(leaf, start + (index - first) * PAGE, || {
+            if !table::fill(&entries[(index - first) as usize], || {
                 self.sync_if_executable(vma, found.pfn);
                 let first = if found.uncounted { uncounted } else { counted };
                 first.neighbour(found.pfn.0)

@@ -1,10 +1,10 @@
 //! Memory: physical frames, page tables, address spaces, page faults, files in memory, program images.
 //!
-//! [`Mm`] is Linux's `mm_struct`: the VMAs ([`areas`]) and the page tables of a process, under one sleeping lock. [`frame`] hands out
+//! [`Mm`] is Linux's `mm_struct`: the VMAs (`areas`) and the page tables of a process, under one sleeping lock. [`frame`] hands out
 //! frames, [`table`] owns page tables (and shares them on fork), [`fault`] resolves faults, [`mapping`] is the page cache of
 //! one file, [`load`] builds address spaces from programs.
 
-pub mod areas;
+mod areas;
 pub mod fault;
 pub mod frame;
 pub mod load;

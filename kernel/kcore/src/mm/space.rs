@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use abi::Errno;
 use hal::mem::{PAGE_SIZE, Pfn};
 use hal::mmu::AddressSpace;
-use hal::pte::{PageFlags, Pte};
+use hal::pte::{PageFlags, Pte, Rights};
 
 use super::areas::{Areas, STACK_GAP};
 use super::fault::FaultError;
@@ -343,7 +343,7 @@ impl Space {
     /// RLIMIT_AS, RLIMIT_DATA and the number of areas, for `pages` more (Linux `may_expand_vm`).
     fn charge(&self, limits: &Limits, pages: u64, private_writable: bool) -> Result<()> {
         let over = |limit: u64, now: u64| limit != u64::MAX && (now + pages).saturating_mul(PAGE) > limit;
-        if over(limits.address_space, self.total_pages) || self.vmas.len() >= settings::max_map_count() {
+        if over(limits.address_space, self.total_pages) || self.vmas.count() >= settings::max_map_count() {
             return Err(Errno::ENOMEM);
         }
         if private_writable && limits.data != u64::MAX && over(limits.data, self.data_pages()) {
@@ -649,7 +649,7 @@ impl Mm {
             return Ok(());
         }
         // Splitting makes at most two more areas.
-        if space.vmas.len() + 2 > settings::max_map_count() {
+        if space.vmas.count() + 2 > settings::max_map_count() {
             return Err(Errno::ENOMEM);
         }
         // Tables at the two edges may have to be copied; that can fail, so it comes first.
@@ -672,6 +672,9 @@ impl Mm {
             }
             space.total_pages -= pages;
             space.locked_pages -= locked;
+            if to >= end {
+                break;
+            }
         }
         self.discard(space, start, end)
     }
@@ -712,7 +715,9 @@ impl Mm {
         }
         space.table.own_range(start, end, &self.hardware)?;
         space.split_at(start);
-        space.split_at(end);
+        if covered > end {
+            space.split_at(end);
+        }
         let mut changed = false;
         let mut at = start;
         while at < end {
@@ -721,13 +726,15 @@ impl Mm {
                 (vma.end, vma.read_flags(), vma.shared)
             };
             let (to, flags, shared) = space.vmas.change(at, change).expect("the range is covered");
+            let held_back = Rights::new(flags.read, false, flags.exec);
+            let full = Rights::new(flags.read, protection.write, flags.exec);
             changed |= space.table.update(at, to, &self.hardware, |pte| {
-                // Write access comes back through a fault where the page may have to be copied.
-                let write = protection.write && (pte.writable() || !shared && is_ours_alone(pte));
                 if flags.exec && !pte.executable() {
                     frame::publish_code(pte.pfn());
                 }
-                pte.with_rights(flags.read, write, flags.exec)
+                // Write access comes back through a fault where the page may have to be copied.
+                let write = protection.write && (pte.writable() || !shared && is_ours_alone(pte));
+                pte.with_rights(if write { full } else { held_back })
             })?;
             at = to;
         }

@@ -471,14 +471,20 @@ fn filled_between(leaf: Pfn, start: u64, end: u64) -> impl Iterator<Item = (u64,
     })
 }
 
-/// Stores what `make` returns as the entry of `page` in its own `leaf`, if that is empty. The caller publishes.
-pub(super) fn fill(leaf: Pfn, page: u64, make: impl FnOnce() -> Pte) -> bool {
-    let at = index(3, page);
-    let entry = &mem::table(leaf)[at];
+/// The entries of `start..end` in a space's own `leaf`, to be filled where they are empty. The caller publishes.
+pub(super) fn window(leaf: Pfn, start: u64, end: u64) -> &'static [AtomicU64] {
+    let (first, last) = (index(3, start), index(3, end - PAGE) + 1);
+    let word = frame::note(leaf);
+    word.store(word.load(Ordering::Relaxed) | groups_of(first, last), Ordering::Relaxed);
+    &mem::table(leaf)[first..last]
+}
+
+/// Stores an entry of a [`window`] if it is empty.
+#[inline(always)]
+pub(super) fn fill(entry: &AtomicU64, make: impl FnOnce() -> Pte) -> bool {
     if load(entry).is_valid() {
         return false;
     }
-    mark(leaf, at);
     entry.store(make().0, Ordering::Release);
     true
 }
@@ -493,12 +499,17 @@ fn clear(leaf: Pfn, start: u64, end: u64, gather: &mut Gather<'_>) {
     if met == 0 {
         return;
     }
+    let mut cleared = false;
     for (page, entry) in filled_between(leaf, start, end) {
         let pte = load(entry);
         if pte.is_valid() {
             entry.store(0, Ordering::Relaxed);
             gather.page(page, pte);
+            cleared = true;
         }
+    }
+    if !cleared {
+        return;
     }
     // The groups within are empty now; those at the borders are if the rest of them is.
     let entries = mem::table(leaf);

@@ -279,6 +279,52 @@ fn a_stack_grows_by_faults_below_it_up_to_its_limit() {
 }
 
 #[test]
+fn locking_memory_tells_of_pages_that_cannot_be_brought_in() {
+    use abi::Errno;
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let at = map(&mm, 4, RW);
+        assert_eq!(mm.lock_range(at, at + 2 * PAGE), Ok(()));
+        assert_eq!(mm.total_and_resident().1, 2);
+        hosted::fail_nth_allocation(Some(1));
+        assert_eq!(mm.lock_range(at + 2 * PAGE, at + 4 * PAGE), Err(Errno::EAGAIN), "no memory");
+        hosted::fail_nth_allocation(None);
+        let closed = Placement::FixedNoReplace(at + 4 * PAGE);
+        mm.map(MapRequest::anonymous(closed, PAGE, Protection::default())).unwrap();
+        assert_eq!(mm.lock_range(at, at + 5 * PAGE), Err(Errno::ENOMEM), "PROT_NONE");
+        let request = MapRequest {
+            backing: super::Backing::SharedAnonymous { mapping: Mapping::new(), offset: 0 },
+            ..MapRequest::anonymous(Placement::FixedNoReplace(at + 5 * PAGE), PAGE, RO)
+        };
+        mm.map(request).unwrap();
+        assert_eq!(mm.lock_range(at + 5 * PAGE, at + 6 * PAGE), Err(Errno::ENOMEM), "past the end of the file");
+        assert_eq!(mm.counters().locked, 6, "all of it is locked nevertheless");
+    });
+}
+
+#[test]
+fn write_access_comes_back_at_once_where_nobody_else_has_the_page() {
+    story(|| {
+        let mm = Mm::new().unwrap();
+        let at = map(&mm, 2, RW);
+        poke(&mm, at, 1);
+        let writable = |mm: &Mm| mm.lock().table.lookup(at).writable();
+        mm.protect(at, PAGE, RO).unwrap();
+        assert!(!writable(&mm));
+        mm.protect(at, PAGE, RW).unwrap();
+        assert!(writable(&mm));
+        let child = mm.fork().unwrap();
+        for side in [&mm, &child] {
+            side.protect(at, PAGE, RO).unwrap();
+            side.protect(at, PAGE, RW).unwrap();
+            assert!(!writable(side), "the other side sees the page, too");
+        }
+        poke(&mm, at, 2);
+        assert_eq!((peek(&mm, at), peek(&child, at)), (2, 1));
+    });
+}
+
+#[test]
 fn a_moved_area_keeps_its_data() {
     story(|| {
         let mm = Mm::new().unwrap();

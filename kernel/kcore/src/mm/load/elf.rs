@@ -60,11 +60,24 @@ fn program_header(bytes: &[u8]) -> ProgramHeader {
     }
 }
 
+/// As [`read`], for a part of the file that may be among its first bytes, which are known.
+fn read_known(file: &File, known: &[u8], offset: u64, buffer: &mut [u8], short: Errno) -> Result<()> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    match known.get(start..).and_then(|rest| rest.get(..buffer.len())) {
+        Some(bytes) => {
+            buffer.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => read(file, offset, buffer, short),
+    }
+}
+
 impl Image {
-    /// Parses and checks the headers. `bad` is what a file gets that is not a program for this machine.
-    fn parse(file: Arc<File>, bad: Errno) -> Result<Image> {
+    /// Parses and checks the headers. `known` is what was read of the start of the file, `bad` what a file gets that is not a
+    /// program for this machine.
+    fn parse(file: Arc<File>, known: &[u8], bad: Errno) -> Result<Image> {
         let mut bytes = [0u8; 64];
-        read(&file, 0, &mut bytes, bad)?;
+        read_known(&file, known, 0, &mut bytes, bad)?;
         if !bytes.starts_with(b"\x7fELF") || bytes[4] != 2 || bytes[5] != 1 {
             return Err(bad);
         }
@@ -78,7 +91,7 @@ impl Image {
             return Err(bad);
         }
         let mut table = vec![0; size];
-        read(&file, header.e_phoff, &mut table, bad)?;
+        read_known(&file, known, header.e_phoff, &mut table, bad)?;
         let segments = table.chunks_exact(56).map(program_header).collect();
         let image = Image { file, header, segments };
         image.check_segments(bad)?;
@@ -217,9 +230,9 @@ pub(super) fn load(program: &mut Program) -> Result<Outcome> {
     if !program.header.starts_with(b"\x7fELF") {
         return Err(Errno::ENOEXEC);
     }
-    let image = Image::parse(program.file.clone(), Errno::ENOEXEC)?;
+    let image = Image::parse(program.file.clone(), &program.header, Errno::ENOEXEC)?;
     let interpreter = match image.interpreter()? {
-        Some(path) => Some(Image::parse(crate::fs::open_exec(AT_FDCWD, &path, 0)?, Errno::ELIBBAD)?),
+        Some(path) => Some(Image::parse(crate::fs::open_exec(AT_FDCWD, &path, 0)?, &[], Errno::ELIBBAD)?),
         None => None,
     };
     // A position-independent program without an interpreter is itself a loader, or a static one: it goes among the

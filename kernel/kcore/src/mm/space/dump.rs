@@ -77,7 +77,7 @@ impl Mm {
     pub fn dump_areas(&self) -> Result<Vec<DumpArea>> {
         let bits = self.dump_filter();
         let space = self.lock();
-        frame::admit(space.vmas.len() * size_of::<DumpArea>())?;
+        frame::admit(space.vmas.count() * size_of::<DumpArea>())?;
         let area = |vma: &Vma| DumpArea {
             start: vma.start,
             end: vma.end,

@@ -13,12 +13,13 @@ endif
 endef
 $(foreach variable,$(variables),$(eval $(call pass,$(variable))))
 
-.PHONY: help run test check image bench debug profile setup build record clean run-command
+.PHONY: help run test test-linux check image bench debug profile setup build record clean run-command
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make run     boot QEMU raspi3b to a shell on the serial console (Ctrl-A x leaves)'
 	@echo 'make test    all tests: on this machine, the ABI programs, and on QEMU'
+	@echo 'make test-linux  the ABI programs on Debian'"'"'s Linux in QEMU: the judge of the cases'
 	@echo 'make check   formatting, clippy with warnings denied, unsafe count'
 	@echo 'make image   build/drupe-sd.img, ready to flash'
 	@echo 'make bench   the process primitives, measured beside Linux on the same machine'
@@ -62,7 +63,7 @@ run:
 endif
 
 export TESTS
-test check image bench debug profile setup build record:
+test test-linux check image bench debug profile setup build record:
 	@$(TOOL) $@
 
 clean:

@@ -31,13 +31,19 @@ pub fn image(options: &Options) -> Result<PathBuf> {
 
 /// Builds the kernel and returns its flat image.
 pub fn build(profile: Profile) -> Result<PathBuf> {
+    let image = workspace::build("kernel8.img");
+    build_at(profile, &image)?;
+    Ok(image)
+}
+
+/// The same at a place of its own.
+pub fn build_at(profile: Profile, image: &Path) -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "-p", "drupe", "--target", KERNEL_TARGET, "--profile", profile.cargo_name()]);
     steps::run("Building the kernel", cargo.current_dir(workspace::root()))?;
     let elf = elf(profile);
-    let image = workspace::build("kernel8.img");
-    fs::write(&image, flatten(&elf).with_context(|| elf.display().to_string())?)?;
-    Ok(image)
+    fs::write(image, flatten(&elf).with_context(|| elf.display().to_string())?)?;
+    Ok(())
 }
 
 /// The linked kernel with its symbols.

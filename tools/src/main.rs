@@ -23,6 +23,7 @@ mod scenarios;
 mod sdcard;
 mod setup;
 mod steps;
+mod stress;
 mod symbols;
 mod unsafe_count;
 mod workspace;
@@ -49,6 +50,8 @@ enum Verb {
     Run,
     /// Runs all tests
     Test,
+    /// Runs the ABI programs on Debian's Linux
+    TestLinux,
     /// Writes down what the tests' script prints on Linux (KERNEL=linux)
     Record,
     /// Measures Drupe beside Linux, row by row
@@ -87,6 +90,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         }
         Verb::Run => return run::run(&options),
         Verb::Test => return rings::all(&options),
+        Verb::TestLinux => return rings::on_linux(&options),
         Verb::Bench => return bench::run(&options),
         Verb::Record => rings::record(&options)?,
         Verb::Check => check::all()?,

@@ -16,11 +16,13 @@ use std::time::Duration;
 use crate::cpio::Archive;
 use crate::debian;
 use crate::initramfs::{self, Overlay};
+use crate::kernel;
 use crate::machine::{Machine, PROMPT};
 use crate::options::Options;
 use crate::qemu::{Boot, Console};
 use crate::sdcard;
 use crate::setup::{self, Outfit};
+use crate::stress;
 use crate::workspace::{self, Profile};
 
 /// The whole life of a machine in a test, in wall-clock time on a busy build machine.
@@ -54,7 +56,13 @@ impl Bench {
     }
 
     fn boot_with(&self, options: &Options) -> Result<Machine> {
-        let mut machine = self.start(&self.boot_description(), options)?;
+        self.boot_for(options, DEADLINE)
+    }
+
+    /// Boots with other options to the prompt, for a life of `time`.
+    pub fn boot_for(&self, options: &Options, time: Duration) -> Result<Machine> {
+        let boot = self.boot_description();
+        let mut machine = Machine::start(boot.command(&self.outfit, options, Console::Pipes), time)?;
         machine.expect(PROMPT)?;
         Ok(machine)
     }
@@ -99,6 +107,15 @@ impl Bench {
             *built = true;
         }
         Ok(Bench { initrd, ..self.clone() })
+    }
+
+    /// The same with a debug kernel, which checks the order of locks.
+    pub fn with_debug_kernel(&self) -> Result<Bench> {
+        static BUILT: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = workspace::build("debug/kernel8.img");
+        kernel::build_at(Profile::Debug, &kernel)?;
+        Ok(Bench { kernel, ..self.clone() })
     }
 
     /// Runs a BusyBox command on this machine.
@@ -175,6 +192,9 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("Debian's own programs do what they do on Linux", debian_programs),
     ("EXTRA lays files over the root file system", overlay),
     ("the SD card's files boot", sd_card),
+    ("a fork bomb is contained by the user's limit", stress::fork_bomb),
+    ("storms of signals, of descendants and of programs are survived", stress::storms),
+    ("processes torture each other for five minutes and nothing is left", stress::torture),
 ];
 
 fn poweroff(bench: &Bench) -> Result<()> {

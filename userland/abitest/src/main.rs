@@ -3,7 +3,7 @@
 //! `abitest FAMILY...` runs families, `abitest all` every one, `abitest FAMILY NAME` what is named like that;
 //! `abitest list` lists. Each case prints `ok FAMILY name` or `not ok FAMILY name: why`; the last line has the totals, and
 //! the exit status is 1 when a case failed. `abitest fuzz N SEED` makes N system calls at random in a child; `abitest torture SECONDS
-//! SEED` sets processes on each other.
+//! SEED` sets processes on each other, `abitest heavy NAME` is a load to survive.
 //!
 //! The same source runs on a PC (`cargo run -p abitest -- all`), where Linux itself is the judge of the cases, under
 //! qemu-user, and on Drupe. What qemu-user is known to do otherwise is skipped when `ABITEST_QEMU_USER` is set.
@@ -24,6 +24,7 @@ mod file;
 mod fork;
 mod futex;
 mod fuzz;
+mod heavy;
 mod limits;
 mod mmap;
 mod pgrp;
@@ -197,6 +198,7 @@ fn main() {
             (Ok(number), Ok(seed)) => fuzz::run(number, seed),
             _ => usage(),
         },
+        ["heavy", name] => heavy::run(name).unwrap_or_else(usage),
         ["torture", seconds, seed] => match (seconds.parse(), seed.parse()) {
             (Ok(seconds), Ok(seed)) => torture::run(seconds, seed),
             _ => usage(),
@@ -220,7 +222,7 @@ fn find(name: &str) -> Option<(&'static str, &'static [Case])> {
 fn usage() -> i32 {
     let families: Vec<&str> = FAMILIES.iter().map(|(family, _)| *family).collect();
     eprintln!(
-        "usage: abitest all | FAMILY... | FAMILY NAME | list | fuzz N SEED | torture SECONDS SEED\nfamilies: {}",
+        "usage: abitest all | FAMILY... | FAMILY NAME | list | fuzz N SEED | torture SECONDS SEED | heavy NAME\nfamilies: {}",
         families.join(" ")
     );
     2

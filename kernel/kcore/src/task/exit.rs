@@ -232,13 +232,17 @@ fn hand_children_on(tree: &mut Tree, id: NodeId, task: &Task) {
 
 /// Children go to the nearest subreaper, else to init (prctl(2) PR_SET_CHILD_SUBREAPER, Linux `find_new_reaper`).
 fn forget_children(tree: &mut Tree, id: NodeId, task: &Task, reaped: &mut Option<Vec<tree::Node>>) {
+    let children: Vec<NodeId> = tree.children(id).collect();
+    // Who has none needs nobody to inherit them: the walk up to the reaper is long in a deep tree.
+    if children.is_empty() {
+        return;
+    }
     let reaper = find_reaper(tree, id);
     let mut heir = 0;
     if reaper != NO_NODE {
         let alive = tree.node(reaper).threads.iter().find(|thread| !thread.has_flag(flags::EXITING));
         heir = alive.map_or(0, |thread| thread.tid());
     }
-    let children: Vec<NodeId> = tree.children(id).collect();
     for child in children {
         group::hang_up_if_orphaned(tree, child, id);
         tree.set_parent(child, reaper);

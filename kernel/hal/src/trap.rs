@@ -122,7 +122,8 @@ pub struct Handlers {
     pub timer: fn(),
     /// Another CPU called [`crate::cpu::send_ipi`], interrupts masked.
     pub ipi: fn(),
-    /// Preempt count fell to zero (or an interrupt of kernel code ended) with RESCHED set: reschedule. Interrupts on.
+    /// RESCHED is set and the preempt count fell to zero, with interrupts on, or an interrupt of kernel code ends, with
+    /// interrupts masked: reschedule, and leave the mask as it was.
     pub preempt: fn(),
     /// First thing on a new thread's stack: interrupts masked, preempt count 0, run-queue lock handed over. Finishes the
     /// switch; interrupts are still masked when it returns.

@@ -24,8 +24,6 @@ pub struct ThreadContext {
     sp: AtomicU64,
     /// Times that preemption was switched off.
     pub(super) preempt_count: AtomicU32,
-    /// It is being preempted: interrupts do not begin that again.
-    pub(super) preempting: AtomicBool,
     /// The CPU that runs it.
     pub(super) cpu: AtomicU32,
     /// User accesses fail at once instead of faulting pages in, while above zero.
@@ -60,7 +58,6 @@ impl ThreadContext {
         Self {
             sp: AtomicU64::new(0),
             preempt_count: AtomicU32::new(0),
-            preempting: AtomicBool::new(false),
             cpu: AtomicU32::new(0),
             faults_disabled: AtomicU32::new(0),
             tls: AtomicU64::new(0),

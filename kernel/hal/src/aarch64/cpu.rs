@@ -132,28 +132,8 @@ pub fn preempt_check() {
 #[cold]
 fn preempt_now() {
     if irqs_enabled() && super::has_owner() {
-        preempt_once();
-    }
-}
-
-/// Preempts the current thread. Interrupts are enabled while it lasts, and as they were afterwards.
-///
-/// Not inside itself: on the way to the switch and back interrupts come while a reschedule may be due, and on a machine
-/// where the next timer is always due already (a PC with little time for its emulator) each of them would begin another
-/// preemption on the same stack, until that ends. Linux has the preempt count for it (`preempt_schedule_irq`). So the mark
-/// is set and taken away with interrupts masked.
-pub(super) fn preempt_once() {
-    let thread = current();
-    let saved = irq_save();
-    while thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 && !thread.arch.preempting.load(Ordering::Relaxed)
-    {
-        thread.arch.preempting.store(true, Ordering::Relaxed);
-        irq_enable();
         (trap::handlers().preempt)();
-        irq_save();
-        thread.arch.preempting.store(false, Ordering::Relaxed);
     }
-    irq_restore(saved);
 }
 
 #[inline(always)]

@@ -180,7 +180,8 @@ extern "C" fn kernel_irq() {
     local::handle_interrupt();
     let thread = context::current();
     if super::preempt_count() == 0 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 && super::has_owner() {
-        super::cpu::preempt_once();
+        // Interrupts stay masked until the exception returns: one that waits must not find this frame on the stack.
+        (handlers().preempt)();
     }
 }
 

@@ -190,10 +190,16 @@ pub fn advance_clock(ns: u64) {
     poll();
 }
 
-/// Takes pending interrupts of kernel code if they are unmasked, and reschedules if that became due.
+/// Takes pending interrupts of kernel code if they are unmasked, and reschedules if that became due: masked, as at the end
+/// of an interrupt.
 fn poll() {
-    if take_interrupts(false) {
-        preempt_if_due();
+    while take_interrupts(false) {
+        if preemption_is_due() {
+            state().this().masked.set(true);
+            (state().handlers().preempt)();
+            // Perhaps another CPU than before.
+            state().this().masked.set(false);
+        }
     }
 }
 
@@ -224,15 +230,19 @@ pub fn take_interrupts(from_user: bool) -> bool {
 
 /// Calls the kernel's `preempt` when a reschedule is due and nothing forbids it.
 fn preempt_if_due() {
+    if preemption_is_due() {
+        (state().handlers().preempt)();
+    }
+}
+
+fn preemption_is_due() -> bool {
     let state = state();
     let cpu = state.this();
     if dying() || cpu.masked.get() || cpu.current.get().is_null() || !state.driving.get() {
-        return;
+        return false;
     }
     let thread = context::current();
-    if thread.arch.preempt.get() == 0 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 {
-        (state.handlers().preempt)();
-    }
+    thread.arch.preempt.get() == 0 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0
 }
 
 /// In interleaving machines, lets another CPU run here, one time in eight.

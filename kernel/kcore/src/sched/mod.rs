@@ -157,10 +157,21 @@ pub fn schedule() {
 }
 
 /// A reschedule is due and preemption is allowed: hal's `preempt` handler.
+///
+/// Interrupts stay off throughout: a task that is interrupted again as soon as it is back on the CPU, and so preempted
+/// again, must have left this stack frame first. Else each turn of a starved task leaves a frame behind (Linux keeps
+/// preemption off in `preempt_schedule_irq`).
 pub fn preempt() {
+    let masked = cpu::irq_save();
+    let task = crate::task::current();
+    let nesting = &task.sched.preempt_nesting;
+    let outer = nesting.fetch_add(1, Ordering::Relaxed);
+    debug_assert!(outer < MAX_PREEMPT_NESTING, "a task is preempted while it is preempted");
     while hal::thread::current_work().load(Ordering::SeqCst) & work::RESCHED != 0 {
         reschedule(Reason::Preempt);
     }
+    nesting.fetch_sub(1, Ordering::Relaxed);
+    cpu::irq_restore(masked);
 }
 
 /// sched_yield(2): lets the others of the same class go first.
@@ -183,6 +194,9 @@ impl Drop for Pinned {
         cpu::preempt_enable_no_resched();
     }
 }
+
+/// How many frames of [`preempt`] one stack can have: an interrupt at the very end of one that began with interrupts on.
+const MAX_PREEMPT_NESTING: u32 = 2;
 
 fn reschedule(reason: Reason) {
     let (cpu, mut queue) = QUEUES.lock_this();

@@ -30,6 +30,11 @@ fn target(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
     }
 }
 
+/// As [`target`] for the affinity calls, which do not look at the sign: nobody has a negative PID.
+fn affinity_target(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
+    if pid < 0 { Err(Errno::ESRCH) } else { target(cx, pid) }
+}
+
 /// The caller owns the target, or has CAP_SYS_NICE (sched_setaffinity(2)).
 fn may_change(cx: &Context<'_>, target: &Task) -> bool {
     let (mine, theirs) = (cx.creds(), target.creds());
@@ -41,7 +46,7 @@ pub fn sched_setaffinity(cx: &mut Context<'_>, pid: i32, length: usize, mask: u6
     let mut bits = [0u8; 8];
     let taken = length.min(8);
     hal::uaccess::copy_from_user(&mut bits[..taken], mask).map_err(|_| Errno::EFAULT)?;
-    let target = target(cx, pid)?;
+    let target = affinity_target(cx, pid)?;
     if target.has_flag(task::flags::NO_SETAFFINITY) {
         return Err(Errno::EINVAL);
     }
@@ -62,7 +67,7 @@ pub fn sched_getaffinity(cx: &mut Context<'_>, pid: i32, length: usize, mask: u6
     if length < 8 || !length.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let target = target(cx, pid)?;
+    let target = affinity_target(cx, pid)?;
     let allowed = target.sched.allowed.load(Ordering::Relaxed) & hal::cpu::online_mask();
     UserPtr::<u64>::new(mask).write(&u64::from(allowed))?;
     Ok(8)

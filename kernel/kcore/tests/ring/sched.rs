@@ -202,3 +202,17 @@ fn users_may_only_become_nicer() {
         assert_eq!(init.wait_for(child).exit_code(), Some(0));
     });
 }
+
+#[test]
+fn a_negative_pid_is_nobody_to_the_affinity_calls_and_nonsense_to_the_others() {
+    Machine::new().run(|init| {
+        let minus_one = (-1_i64).cast_unsigned();
+        init.scoped(|user| {
+            let mask = user.push(&1_u64.to_ne_bytes());
+            assert_eq!(user.call(nr::SCHED_GETAFFINITY, &[minus_one, 8, mask]), Err(Errno::ESRCH));
+            assert_eq!(user.call(nr::SCHED_SETAFFINITY, &[minus_one, 8, mask]), Err(Errno::ESRCH));
+            assert_eq!(user.call(nr::SCHED_GETSCHEDULER, &[minus_one]), Err(Errno::EINVAL));
+            assert_eq!(user.call(nr::SCHED_GETPARAM, &[minus_one, mask]), Err(Errno::EINVAL));
+        });
+    });
+}

@@ -4,6 +4,7 @@
 
 pub mod dump;
 mod pages;
+mod program;
 mod remote;
 mod resize;
 

@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod prctl;
+mod prctl_mm;
 pub mod process;
 pub mod ptr;
 pub mod random;

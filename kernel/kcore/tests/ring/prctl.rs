@@ -165,3 +165,30 @@ fn the_tid_address_is_what_set_tid_address_said() {
         assert_eq!(prctl(init, pr::PR_GET_SPECULATION_CTRL, &[0, 1, 0, 0]), Err(Errno::EINVAL));
     });
 }
+
+#[test]
+fn the_places_of_the_program_can_be_told() {
+    story(|init| {
+        let mm = |user: &mut User, option: u32, address: u64| {
+            prctl(user, pr::PR_SET_MM, &[u64::from(option), address, 0, 0])
+        };
+        let page = init.mmap(4096, 3);
+        assert_eq!(mm(init, pr::PR_SET_MM_ENV_END, page + 100), Err(Errno::EINVAL), "before its beginning");
+        let text = init.push_string("told");
+        mm(init, pr::PR_SET_MM_ARG_END, text + 5).unwrap();
+        mm(init, pr::PR_SET_MM_ARG_START, text).unwrap();
+        assert_eq!(mm(init, pr::PR_SET_MM_START_CODE, 0), Err(Errno::EINVAL));
+        assert_eq!(mm(init, pr::PR_SET_MM_START_CODE, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(mm(init, 99, page), Err(Errno::EINVAL));
+        assert_eq!(prctl(init, pr::PR_SET_MM, &[1, page, 1, 0]), Err(Errno::EINVAL));
+        assert_eq!(mm(init, pr::PR_SET_MM_EXE_FILE, 99), Err(Errno::EBADF));
+        let (_, size) = init.call_with(nr::PRCTL, &[u64::from(pr::PR_SET_MM), 15], &0u32, &[0, 0]).unwrap();
+        assert_eq!(size, 104);
+        assert_eq!(prctl(init, pr::PR_SET_MM, &[14, page, 100, 0]), Err(Errno::EINVAL));
+        assert_eq!(prctl(init, pr::PR_SET_MM, &[14, page, 104, 0]), Err(Errno::EINVAL), "addresses of zero");
+        child(init, move |user| {
+            user.call(nr::SETUID, &[1000]).unwrap();
+            assert_eq!(mm(user, pr::PR_SET_MM_START_CODE, page), Err(Errno::EPERM));
+        });
+    });
+}

@@ -36,6 +36,12 @@ pub(super) static ENTRIES: &[Entry] = &[
     Entry::dir("debug", DEBUG),
 ];
 
+/// Documentation/userspace-api/seccomp_filter.rst; the order is from the worst to the mildest.
+static SECCOMP: &[Entry] = &[
+    Entry::text("actions_avail", |text| line(text, "kill_process kill_thread trap errno trace log allow")),
+    Entry::text("actions_logged", |text| line(text, "kill_process kill_thread trap errno trace log")),
+];
+
 static KERNEL: &[Entry] = &[
     Entry::setting("hostname", hostname, set_hostname),
     Entry::setting("domainname", domainname, set_domainname),
@@ -48,6 +54,7 @@ static KERNEL: &[Entry] = &[
     Entry::text("ngroups_max", |text| number(text, 65_536)),
     Entry { name: "ns_last_pid", mode: 0o666, node: Node::Setting(ns_last_pid, set_ns_last_pid) },
     Entry::text("cap_last_cap", |text| number(text, u64::from(CAP_LAST_CAP))),
+    Entry::dir("seccomp", SECCOMP),
     Entry::setting("printk", console_levels, set_console_levels),
     Entry::setting("dmesg_restrict", dmesg_restrict, set_dmesg_restrict),
     int!("overflowuid", OVERFLOW_UID, 0, 65_535),

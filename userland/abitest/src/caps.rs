@@ -292,6 +292,20 @@ fn tid_address() -> Outcome {
     Ok(())
 }
 
+/// Runs `body` in a directory whose mount does not ignore set-ID bits and capabilities, as `/tmp` may.
+fn on_own_mount(body: impl FnOnce() -> Outcome) -> Outcome {
+    mkdir("m", 0o755)?;
+    let kind = path("tmpfs");
+    if sys!(SYS_mount, kind.as_ptr(), path("m").as_ptr(), kind.as_ptr(), 0, path("mode=755").as_ptr()).is_err() {
+        exit(SKIPPED);
+    }
+    let _ = sys!(SYS_chdir, path("m").as_ptr());
+    let outcome = body();
+    let _ = sys!(SYS_chdir, path("..").as_ptr());
+    let _ = sys!(SYS_umount2, path("m").as_ptr(), MNT_DETACH);
+    outcome
+}
+
 /// A copy of this program in the case's directory.
 fn copy_of_me(name: &str, mode: u32) -> Result<()> {
     let me = std::fs::read(own_path()).unwrap_or_default();
@@ -322,6 +336,10 @@ fn user() -> Outcome {
 }
 
 fn setuid_program() -> Outcome {
+    on_own_mount(setuid_program_body)
+}
+
+fn setuid_program_body() -> Outcome {
     copy_of_me("p", 0o755)?;
     let (plain, _) = ids_of("./p", user)?;
     holds!(plain.starts_with("1000 1000 1000 1000 secure=0 effective=0 permitted=0 "));
@@ -343,6 +361,10 @@ fn no_new_privs() -> Outcome {
 }
 
 fn setuid_without_new_privileges() -> Outcome {
+    on_own_mount(setuid_without_new_privileges_body)
+}
+
+fn setuid_without_new_privileges_body() -> Outcome {
     copy_of_me("p", 0o4755)?;
     let (text, _) = ids_of("./p", no_new_privs)?;
     holds!(text.starts_with("1000 1000 1000 1000 secure=0 effective=0 permitted=0 "));
@@ -350,6 +372,10 @@ fn setuid_without_new_privileges() -> Outcome {
 }
 
 fn script_is_not_setuid() -> Outcome {
+    on_own_mount(script_is_not_setuid_body)
+}
+
+fn script_is_not_setuid_body() -> Outcome {
     copy_of_me("p", 0o755)?;
     file("s", b"#!./p helper:ids\n")?;
     sys!(SYS_fchmodat, AT_FDCWD, path("s").as_ptr(), 0o4755)?;
@@ -367,6 +393,10 @@ fn with_ambient_kill() -> Outcome {
 }
 
 fn ambient_survives_exec() -> Outcome {
+    on_own_mount(ambient_survives_exec_body)
+}
+
+fn ambient_survives_exec_body() -> Outcome {
     copy_of_me("p", 0o755)?;
     let (text, _) = ids_of("./p", with_ambient_kill)?;
     holds!(text.starts_with("1000 1000 1000 1000 secure=0 effective=20 permitted=20 "));
@@ -458,6 +488,10 @@ fn file_caps(permitted: u32, effective: u32) -> Vec<u8> {
 const CAPABILITY: &str = "security.capability";
 
 fn file_capabilities_are_given() -> Outcome {
+    on_own_mount(file_capabilities_are_given_body)
+}
+
+fn file_capabilities_are_given_body() -> Outcome {
     copy_of_me("p", 0o755)?;
     sets("p", CAPABILITY, &file_caps(KILL as u32, 1))?;
     let (text, _) = ids_of("./p", user)?;
@@ -471,6 +505,10 @@ fn file_capabilities_are_given() -> Outcome {
 }
 
 fn file_capabilities_must_be_complete() -> Outcome {
+    on_own_mount(file_capabilities_must_be_complete_body)
+}
+
+fn file_capabilities_must_be_complete_body() -> Outcome {
     copy_of_me("p", 0o755)?;
     sets("p", CAPABILITY, &file_caps(KILL as u32, 1))?;
     let (_, status) = ids_of("./p", || {

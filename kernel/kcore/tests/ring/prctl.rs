@@ -175,8 +175,8 @@ fn the_places_of_the_program_can_be_told() {
         let page = init.mmap(4096, 3);
         assert_eq!(mm(init, pr::PR_SET_MM_ENV_END, page + 100), Err(Errno::EINVAL), "before its beginning");
         let text = init.push_string("told");
-        mm(init, pr::PR_SET_MM_ARG_END, text + 5).unwrap();
         mm(init, pr::PR_SET_MM_ARG_START, text).unwrap();
+        mm(init, pr::PR_SET_MM_ARG_END, text + 5).unwrap();
         assert_eq!(mm(init, pr::PR_SET_MM_START_CODE, 0), Err(Errno::EINVAL));
         assert_eq!(mm(init, pr::PR_SET_MM_START_CODE, u64::MAX), Err(Errno::EINVAL));
         assert_eq!(mm(init, 99, page), Err(Errno::EINVAL));

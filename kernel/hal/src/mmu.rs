@@ -12,20 +12,14 @@ pub struct AddressSpace {
     root: Pfn,
     /// Generation and number of the ASID; 0 until first activated.
     pub(crate) asid: AtomicU64,
-    /// A bit per CPU that has run this space: the hosted machine's TLB model looks at it.
-    #[cfg(not(target_os = "none"))]
+    /// A bit per CPU that has run this space and whose TLB may remember it.
     pub(crate) cpus: AtomicU64,
 }
 
 impl AddressSpace {
     /// A space that starts from the (zeroed or filled) level 1 table `root`.
     pub const fn new(root: Pfn) -> Self {
-        Self {
-            root,
-            asid: AtomicU64::new(0),
-            #[cfg(not(target_os = "none"))]
-            cpus: AtomicU64::new(0),
-        }
+        Self { root, asid: AtomicU64::new(0), cpus: AtomicU64::new(0) }
     }
 
     /// The level 1 table.

@@ -3,6 +3,9 @@
 //! An ASID is given out per generation. When the numbers run out a new generation begins: the TLBs of all cores are
 //! emptied, and what runs on a core right then keeps its number (the scheme of Linux `arch/arm64/mm/context.c`).
 //! The usual case takes no lock: the space's number is of this generation and the core says so in its slot.
+//!
+//! A space remembers which cores have run it. What one core alone can have in its TLB is forgotten there and not broadcast:
+//! most processes live and die on one core, and a broadcast stops all of them (under QEMU's multi-threaded TCG, literally).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -106,7 +109,35 @@ pub fn activate(space: &AddressSpace) {
     if !current {
         asid = activate_slow(space, active);
     }
+    note_core(space);
     write_ttbr0(space.root().phys() | (asid & MASK) << 48);
+}
+
+/// From here on this core may remember translations of `space`.
+fn note_core(space: &AddressSpace) {
+    let bit = 1 << super::cpu_id();
+    if space.cpus.load(Ordering::Relaxed) & bit == 0 {
+        space.cpus.fetch_or(bit, Ordering::Relaxed);
+        // The core that changes an entry writes it, then looks at `cpus` (`flush`); this one writes `cpus`, then walks.
+        // With a barrier on either side one sees the other.
+        barrier::dsb(barrier::ISH);
+    }
+}
+
+/// Runs `local` if this core alone can remember translations of `space`, else `broadcast`. Interrupts are masked, so that
+/// the core stays the one that was asked about; entries written before are seen by walks from here on.
+fn flush(space: &AddressSpace, local: impl FnOnce(), broadcast: impl FnOnce()) {
+    let saved = super::irq_save();
+    barrier::dsb(barrier::ISH);
+    if space.cpus.load(Ordering::Relaxed) == 1 << super::cpu_id() {
+        local();
+        barrier::dsb(barrier::NSH);
+    } else {
+        broadcast();
+        barrier::dsb(barrier::ISH);
+    }
+    barrier::isb(barrier::SY);
+    super::irq_restore(saved);
 }
 
 #[cold]
@@ -153,22 +184,26 @@ pub fn flush_range(space: &AddressSpace, address: u64, pages: usize) {
     }
     let Some(asid) = asid_field(&space.asid) else { return };
     let first = address >> 12;
-    // SAFETY: forgetting translations is always safe.
-    unsafe {
-        asm!("dsb ishst", options(nostack, preserves_flags));
-        for page in first..first + pages as u64 {
-            asm!("tlbi vae1is, {}", in(reg) asid | page & ((1 << 44) - 1), options(nostack, preserves_flags));
-        }
-        asm!("dsb ish", "isb", options(nostack, preserves_flags));
-    }
+    let operands = (first..first + pages as u64).map(|page| asid | page & ((1 << 44) - 1));
+    let each = operands.clone();
+    flush(
+        space,
+        // SAFETY: forgetting translations is always safe.
+        || each.for_each(|at| unsafe { asm!("tlbi vae1, {}", in(reg) at, options(nostack, preserves_flags)) }),
+        // SAFETY: as above.
+        || operands.for_each(|at| unsafe { asm!("tlbi vae1is, {}", in(reg) at, options(nostack, preserves_flags)) }),
+    );
 }
 
 pub fn flush_all(space: &AddressSpace) {
     let Some(asid) = asid_field(&space.asid) else { return };
-    // SAFETY: forgetting translations is always safe.
-    unsafe {
-        asm!("dsb ishst", "tlbi aside1is, {}", "dsb ish", "isb", in(reg) asid, options(nostack, preserves_flags))
-    };
+    flush(
+        space,
+        // SAFETY: forgetting translations is always safe.
+        || unsafe { asm!("tlbi aside1, {}", in(reg) asid, options(nostack, preserves_flags)) },
+        // SAFETY: as above.
+        || unsafe { asm!("tlbi aside1is, {}", in(reg) asid, options(nostack, preserves_flags)) },
+    );
 }
 
 #[inline(always)]

@@ -22,6 +22,8 @@ pub trait Class {
     fn place(&mut self, task: &Task, how: Enqueue);
     /// Adds a task to the queue: one that was placed, or the one that ran.
     fn insert(&mut self, task: Arc<Task>);
+    /// The task that ran goes back, and who should run next comes out: perhaps the same.
+    fn exchange(&mut self, task: &Arc<Task>) -> Arc<Task>;
     /// Removes a waiting task. False when it was not here.
     fn dequeue(&mut self, task: &Task) -> bool;
     /// Takes the task that should run next out of the queue.

@@ -97,6 +97,26 @@ impl Class for FairQueue {
         }
     }
 
+    #[inline]
+    fn exchange(&mut self, task: &Arc<Task>) -> Arc<Task> {
+        let key = Self::key(task);
+        let next = match &mut self.first {
+            Some((first, _)) if *first < key => {
+                // Two that take turns change places; of more the tree knows the order.
+                if self.rest.is_empty() { self.first.replace((key, task.clone())) } else { None }
+            }
+            _ => return task.clone(),
+        };
+        let next = next.or_else(|| {
+            let next = self.take_first();
+            self.insert(task.clone());
+            next
+        });
+        let Some(((vruntime, _), next)) = next else { return task.clone() };
+        self.min_vruntime = self.min_vruntime.max(vruntime);
+        next
+    }
+
     fn dequeue(&mut self, task: &Task) -> bool {
         self.remove(&Self::key(task)).is_some()
     }

@@ -209,6 +209,7 @@ fn reschedule(reason: Reason) {
     let previous = queue.current.take().expect("a CPU that schedules has a current task");
     let is_idle = queue.is_idle_task(&previous);
     let mut migrate = false;
+    let mut picked = None;
     if reason == Reason::Sleep && previous.state() != TaskState::Running && !keep_awake(&previous) {
         deactivate(cpu, &previous);
     } else if !is_idle {
@@ -216,14 +217,14 @@ fn reschedule(reason: Reason) {
             if reason == Reason::Yield {
                 queue.fair.yield_current(&previous);
             }
-            queue.fair.insert(previous.clone());
+            picked = Some(queue.fair.exchange(&previous));
         } else {
             migrate = true;
             previous.sched.set_on_queue(false);
             GLANCE.of(cpu).add_running(-1);
         }
     }
-    let picked = queue.fair.pick_next();
+    let picked = picked.or_else(|| queue.fair.pick_next());
     let becomes_idle = picked.is_none();
     let next = picked.unwrap_or_else(|| queue.idle.clone().expect("set by adopt_idle"));
     next.sched.exec_start.store(now, Ordering::Relaxed);

@@ -6,11 +6,11 @@ use abi::Errno;
 use abi::nr;
 use abi::signal as s;
 use abi::signal::{SigInfo, Sigaction};
-use hal::thread::work;
+use hal::thread::{Current, work};
 use hal::trap::{NO_SYSCALL, UserFrame};
 
 use super::{DefaultAction, RestartBlock, bit, default_action, frame, send, stop};
-use crate::task::{Task, coredump, current, exit};
+use crate::task::{OwnFields, Task, coredump, current, exit};
 
 /// Takes pending signals until one needs user code or none is left. Called with interrupts on.
 pub fn deliver(registers: &mut UserFrame) {
@@ -19,7 +19,7 @@ pub fn deliver(registers: &mut UserFrame) {
     // The system call that this entry was is settled once: restarted, or ended with EINTR.
     let mut call = PendingCall::of(registers);
     let mut info = SigInfo::default();
-    while let Some(action) = next_to_handle(&task, &mut info) {
+    while let Some(action) = next_to_handle(task, &mut info) {
         call.settle_for_handler(registers, &action);
         if handle(&task, registers, &info, &action) {
             super::recalculate(&task);
@@ -32,7 +32,7 @@ pub fn deliver(registers: &mut UserFrame) {
 }
 
 /// The next signal with a handler, in `info`, and the handler. Acts on the others: ignores, stops, ends the process (then never returns).
-fn next_to_handle(task: &Task, info: &mut SigInfo) -> Option<Sigaction> {
+fn next_to_handle(task: Current<Task>, info: &mut SigInfo) -> Option<Sigaction> {
     loop {
         let (exiting, stopping) = task.group.signals.ending_or_stopping();
         if let Some(status) = exiting {
@@ -45,19 +45,19 @@ fn next_to_handle(task: &Task, info: &mut SigInfo) -> Option<Sigaction> {
         if stopping && stop::take_part() {
             continue;
         }
-        if !super::dequeue(task, task.signals.blocked(), info) {
+        if !super::dequeue(&task, task.signals.blocked(), info) {
             return None;
         }
         let signal = info.signal();
-        let action = task.with_handlers(|handlers| handlers.get(signal));
+        let action = task.own_handlers().get(signal);
         match action.handler {
             s::SIG_IGN => continue,
-            s::SIG_DFL => act_by_default(task, info),
+            s::SIG_DFL => act_by_default(&task, info),
             _ => {
                 if action.flags & u64::from(s::SA_RESETHAND) != 0 {
                     // Flags and mask stay to be asked for.
                     let reset = Sigaction { handler: s::SIG_DFL, ..action };
-                    task.with_handlers(|handlers| handlers.set(signal, reset));
+                    task.own_handlers().set(signal, reset);
                 }
                 return Some(action);
             }

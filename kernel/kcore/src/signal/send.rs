@@ -116,10 +116,11 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
     let Some(first) = threads.first() else { return Ok(()) };
     let signal = info.signal();
     let Some(mut state) = prepare(tree, group, threads, signal) else { return Ok(()) };
-    if is_ignored(group, first, signal, origin) {
+    let handler = first.with_handlers(|handlers| handlers.get(signal).handler);
+    if is_ignored(group, first, signal, handler, origin) {
         return Ok(());
     }
-    if choose_thread(threads, signal).is_some_and(|taker| ends_at_once(group, taker, signal)) {
+    if choose_thread(threads, signal).is_some_and(|taker| ends_at_once(group, taker, signal, handler)) {
         begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
@@ -128,12 +129,13 @@ fn to_group(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo, origin: Origi
         state.pending.add(info, admission)?;
         group.signals.mirror(&state);
     }
-    drop(state);
-    group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    // Asked only now: a thread that unblocks the signal meanwhile either finds it pending or is found here.
+    // Asked only now: a thread that unblocks the signal meanwhile either finds it pending or is found here. Under the lock:
+    // whoever takes the signal has its notice already, and none comes late to end a sleep that it has nothing to do with.
     if let Some(thread) = choose_thread(threads, signal) {
         notify(thread, signal);
     }
+    drop(state);
+    group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
     Ok(())
 }
 
@@ -142,10 +144,11 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     let threads = &tree.node(id).threads;
     let signal = info.signal();
     let Some(mut state) = prepare(tree, &task.group, threads, signal) else { return Ok(()) };
-    if is_ignored(&task.group, task, signal, origin) {
+    let handler = task.with_handlers(|handlers| handlers.get(signal).handler);
+    if is_ignored(&task.group, task, signal, handler, origin) {
         return Ok(());
     }
-    if wants(task, signal) && ends_at_once(&task.group, task, signal) {
+    if wants(task, signal) && ends_at_once(&task.group, task, signal, handler) {
         begin_exit(&mut state, threads, signal.cast_signed());
         return Ok(());
     }
@@ -153,31 +156,28 @@ fn to_thread(tree: &Tree, task: &Arc<Task>, info: &SigInfo, origin: Origin) -> R
     drop(state);
     add_private(task, info, admission)?;
     task.group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
-    // Only now, as in `to_group`.
-    if wants(task, signal) {
-        notify(task, signal);
-    }
     Ok(())
 }
 
 /// Whether the signal, taken by `task`, ends the process whatever happens next: then it does so now, and sleepers that only
 /// a fatal signal wakes are woken (Linux `sig_fatal` in `complete_signal`). Not when a core is to be dumped first.
-fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32) -> bool {
+fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32, handler: u64) -> bool {
     if signal == s::SIGKILL {
         return true;
     }
     let terminates = default_action(signal) == DefaultAction::Terminate;
-    terminates
-        && task.signals.blocked() & bit(signal) == 0
-        && !is_init(group)
-        && task.with_handlers(|handlers| handlers.get(signal).handler) == s::SIG_DFL
+    terminates && task.signals.blocked() & bit(signal) == 0 && !is_init(group) && handler == s::SIG_DFL
 }
 
-fn add_private(task: &Task, info: &SigInfo, admission: Admission) -> Result<()> {
+fn add_private(task: &Arc<Task>, info: &SigInfo, admission: Admission) -> Result<()> {
     let mut queue = task.signals.queue.lock();
-    let added = queue.add(info, admission);
+    queue.add(info, admission)?;
     task.signals.mask.store(queue.mask, Ordering::SeqCst);
-    added
+    // Now and under the lock, as in `to_group`.
+    if wants(task, info.signal()) {
+        notify(task, info.signal());
+    }
+    Ok(())
 }
 
 pub(super) fn remove_private(task: &Task, set: SigSet) {
@@ -221,11 +221,10 @@ fn prepare<'g>(
 }
 
 /// Whether the signal would do nothing (Linux `sig_ignored`). A blocked signal is kept: the handler may change.
-fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, origin: Origin) -> bool {
+fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, handler: u64, origin: Origin) -> bool {
     if task.signals.blocked() & bit(signal) != 0 || task.signals.waiting_for.load(Ordering::SeqCst) & bit(signal) != 0 {
         return false;
     }
-    let handler = task.with_handlers(|handlers| handlers.get(signal).handler);
     // An init process gets only what it handles; SIGKILL and SIGSTOP if the kernel itself insists (pid_namespaces(7),
     // Linux sig_task_ignored).
     let insisted = origin == Origin::Kernel && bit(signal) & super::UNBLOCKABLE != 0;

@@ -335,6 +335,10 @@ fn sleep_prepared(
         } else {
             crate::time::schedule_until(deadline_ns);
         }
+        // The usual end of a sleep needs no arrangement for another one.
+        if !waiting() {
+            return Ok(());
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! user pointer faults like any other bad pointer. A miss calls `uaccess_fault` and tries again; when that says no, the
 //! function returns [`BadAddress`], which becomes `EFAULT`.
 
+use core::mem::MaybeUninit;
+
 use crate::arch;
 use crate::mem::Pfn;
 
@@ -43,6 +45,20 @@ pub fn copy_frame_to_user(to: u64, from: Pfn, offset: usize, length: usize) -> R
 /// within the buffer.
 pub fn copy_string_from_user(to: &mut [u8], from: u64) -> Result<usize, BadAddress> {
     arch::copy_string_from_user(to, from)
+}
+
+/// Most bytes of a string that [`with_short_string`] lends out.
+pub const SHORT_STRING: usize = 255;
+
+/// Copies a NUL-terminated string and calls `f` with it, without its NUL; with `None` if it is longer than
+/// [`SHORT_STRING`]. It costs neither the heap nor the clearing of a buffer.
+#[inline]
+pub fn with_short_string<R>(from: u64, f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, BadAddress> {
+    let mut buffer = [const { MaybeUninit::uninit() }; SHORT_STRING + 1];
+    let length = arch::copy_string_to_uninit(&mut buffer, from)?;
+    let string = buffer.get(..length).filter(|_| length <= SHORT_STRING);
+    // SAFETY: the copy filled the first `length` bytes.
+    Ok(f(string.map(|bytes| unsafe { bytes.assume_init_ref() })))
 }
 
 /// Loads an aligned 32-bit word in one access.

@@ -34,8 +34,9 @@ pub use memory::{
 pub use timer::{counter_scale, now_ns, raw_counter, set_deadline};
 pub use trap::{install_handlers, interrupted_user};
 pub use uaccess::{
-    clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user, copy_to_user,
-    copy_user_to_frame, disable_faults, enable_faults, load_user_u32, load_user_u64, store_user_u32, store_user_u64,
+    clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user,
+    copy_string_to_uninit, copy_to_user, copy_user_to_frame, disable_faults, enable_faults, load_user_u32,
+    load_user_u64, store_user_u32, store_user_u64,
 };
 pub use user_map::{activate, deactivate, flush_all, flush_range, publish_entries};
 pub use vdso::vdso_code;

@@ -6,6 +6,7 @@
 //! at a time; where a word would reach past what is mapped, byte by byte.
 
 use core::arch::global_asm;
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 use super::context::current;
@@ -83,7 +84,18 @@ pub fn copy_frame_to_user(to: u64, from: Pfn, offset: usize, length: usize) -> R
 
 pub fn copy_string_from_user(to: &mut [u8], from: u64) -> Result<usize, BadAddress> {
     // SAFETY: writes at most `to.len()` bytes of `to`.
-    let outcome = unsafe { __copy_string_from_user(to.as_mut_ptr(), from, to.len()) };
+    string_length(unsafe { __copy_string_from_user(to.as_mut_ptr(), from, to.len()) })
+}
+
+/// The same into memory that holds nothing yet. The bytes of the string are filled then.
+#[inline(always)]
+pub fn copy_string_to_uninit(to: &mut [MaybeUninit<u8>], from: u64) -> Result<usize, BadAddress> {
+    // SAFETY: as above.
+    string_length(unsafe { __copy_string_from_user(to.as_mut_ptr().cast(), from, to.len()) })
+}
+
+#[inline(always)]
+fn string_length(outcome: isize) -> Result<usize, BadAddress> {
     usize::try_from(outcome).map_err(|_| BadAddress { done: (-1 - outcome).unsigned_abs() })
 }
 
@@ -371,8 +383,8 @@ __copy_string_from_user:
     sub     x6, x3, x5
     bic     x6, x6, x3
     ands    x6, x6, #0x8080808080808080
-    b.ne    2f
     str     x3, [x0, x4]
+    b.ne    6f
     add     x1, x1, #8
     add     x4, x4, #8
     cmp     x4, x2
@@ -389,6 +401,10 @@ __copy_string_from_user:
 4:  mov     x0, x4
     ret
 5:  mvn     x0, x4
+    ret
+6:  rbit    x6, x6
+    clz     x6, x6
+    add     x0, x4, x6, lsr #3
     ret
     ex      10b, 2b
     ex      11b, 5b

@@ -32,8 +32,9 @@ pub use ram::{
     set_frame_source, sync_instruction_cache, table, total_ram_bytes, write_frame, zero_frames,
 };
 pub use uaccess::{
-    clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user, copy_to_user,
-    copy_user_to_frame, load_user_u32, load_user_u64, store_user_u32, store_user_u64,
+    clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user,
+    copy_string_to_uninit, copy_to_user, copy_user_to_frame, load_user_u32, load_user_u64, store_user_u32,
+    store_user_u64,
 };
 
 /// What tests use of the hosted machine, beyond the door.

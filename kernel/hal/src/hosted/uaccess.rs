@@ -1,5 +1,7 @@
 //! User memory from the kernel's side: page by page through the simulated MMU, with injected failures.
 
+use std::mem::MaybeUninit;
+
 use super::context;
 use super::cpu::charge;
 use super::mmu::translate;
@@ -121,6 +123,15 @@ pub fn copy_frame_to_user(to: u64, from: Pfn, offset: usize, length: usize) -> R
     let mut buffer = [0; PAGE_SIZE];
     read_frame(from, offset, &mut buffer[..length]);
     copy_to_user(to, &buffer[..length])
+}
+
+pub fn copy_string_to_uninit(to: &mut [MaybeUninit<u8>], from: u64) -> Result<usize, BadAddress> {
+    let mut bytes = vec![0; to.len()];
+    let length = copy_string_from_user(&mut bytes, from)?;
+    for (place, byte) in to.iter_mut().zip(bytes) {
+        place.write(byte);
+    }
+    Ok(length)
 }
 
 pub fn copy_string_from_user(to: &mut [u8], from: u64) -> Result<usize, BadAddress> {

@@ -61,7 +61,7 @@ pub fn init() {
         (b"/root", s::S_IFDIR | 0o700, 0),
     ];
     for (path, mode, rdev) in nodes {
-        let context = WalkContext { root: root.clone(), base: root.clone(), creds: &creds, resolve: 0 };
+        let context = WalkContext { root: root.clone().into(), base: root.clone().into(), creds: &creds, resolve: 0 };
         if let Err(error) = create::make(context, path, &Node { mode, rdev, target: b"" }) {
             log::warn!("rootfs: {}: {error}", alloc::string::String::from_utf8_lossy(path));
         }

@@ -18,17 +18,34 @@ use abi::Errno;
 use hal::sync::SpinLock;
 
 use super::inode::Inode;
+use super::mount::Mount;
 use crate::Result;
 use crate::sync::order;
 
-/// A name in a directory: bytes without `/` and NUL, 1 to 255 of them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Name(Arc<[u8]>);
+/// A name in a directory: bytes without `/` and NUL, 1 to 255 of them. Short ones, nearly all, need no memory of their own.
+#[derive(Clone, Debug)]
+pub struct Name(Text);
+
+#[derive(Clone, Debug)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Arc<[u8]>),
+}
+
+/// Bytes of a name that is kept in place: what makes it as long as the other kind with its tag.
+const SHORT: usize = 22;
 
 impl Name {
     /// A copy of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        let mut short = [0; SHORT];
+        match short.get_mut(..bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Self(Text::Short(bytes.len() as u8, short))
+            }
+            None => Self(Text::Long(bytes.into())),
+        }
     }
 }
 
@@ -36,8 +53,41 @@ impl Deref for Name {
     type Target = [u8];
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Text::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Text::Long(bytes) => bytes,
+        }
     }
+}
+
+/// Eight bytes as a number, the first lowest.
+#[inline(always)]
+fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
+}
+
+/// Up to seven bytes as a number, the first lowest, zeros behind the last.
+#[inline(always)]
+fn short_word(bytes: &[u8]) -> u64 {
+    let length = bytes.len();
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << ((length - 4) * 8)
+        }
+        _ => match (bytes.first(), bytes.get(length / 2), bytes.last()) {
+            (Some(first), Some(middle), Some(last)) => {
+                u64::from(*first) | u64::from(*middle) << (length / 2 * 8) | u64::from(*last) << ((length - 1) * 8)
+            }
+            _ => 0,
+        },
+    }
+}
+
+/// Whether two names with the same hash are the same. The hash of one word is the word times an odd number, which no other
+/// word has, so up to eight bytes the lengths decide.
+#[inline(always)]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && (one.len() <= 8 || one == other)
 }
 
 /// Most names known to be absent that a directory remembers.
@@ -70,26 +120,48 @@ struct Children {
     absent: usize,
 }
 
-/// The hash of a name, made byte by byte, so that a walk makes it while it looks for the end of the name (FNV-1a).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The hash of a name, made of eight bytes at a time while a walk looks for the end of the name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameHash(u64);
 
-impl Default for NameHash {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
 impl NameHash {
-    /// With one more byte.
     #[inline(always)]
-    pub fn with(self, byte: u8) -> Self {
-        Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fn with(self, word: u64) -> Self {
+        Self((self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 
     /// Of a whole name.
     pub fn of(name: &[u8]) -> Self {
-        name.iter().fold(Self::default(), |hash, byte| hash.with(*byte))
+        Self::of_component(name).1
+    }
+
+    /// The length of the path component that `text` begins with, and the hash of it.
+    #[inline(always)]
+    pub fn of_component(text: &[u8]) -> (usize, Self) {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let mut hash = Self::default();
+        let mut length = 0;
+        loop {
+            let rest = text.get(length..).unwrap_or(&[]);
+            let (bytes, got) = match rest.first_chunk() {
+                Some(chunk) => (word(chunk), 8),
+                None => (short_word(rest), rest.len()),
+            };
+            // A byte is a slash if subtracting one from what differs borrows into its top bit that was not set; the first
+            // such byte is never reported wrongly.
+            let differs = bytes ^ ONES * u64::from(b'/');
+            let slashes = differs.wrapping_sub(ONES) & !differs & ONES << 7;
+            let found = (slashes.trailing_zeros() as usize / 8).min(got);
+            if found == 8 {
+                hash = hash.with(bytes);
+                length += 8;
+                continue;
+            }
+            if found > 0 {
+                hash = hash.with(bytes & !(u64::MAX << (found * 8)));
+            }
+            return (length + found, hash);
+        }
     }
 }
 
@@ -102,8 +174,8 @@ impl Children {
 
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        // The upper half decides as well: the low bits of FNV depend on the low bits of the bytes alone.
-        (hash ^ hash >> 32) as usize & self.places.len().wrapping_sub(1)
+        // The upper half decides: low bits of a product depend on low bits alone.
+        (hash >> 32) as usize & self.places.len().wrapping_sub(1)
     }
 
     /// The place of `name`, if it is in the table.
@@ -111,7 +183,7 @@ impl Children {
     fn find(&self, name: &[u8], hash: NameHash) -> Option<(usize, &Slot)> {
         let mut at = self.home(hash.0);
         while let Some((known, slot)) = self.places.get(at)? {
-            if *known == hash.0 && slot.name() == name {
+            if *known == hash.0 && same(slot.name(), name) {
                 return Some((at, slot));
             }
             at = (at + 1) & (self.places.len() - 1);
@@ -197,6 +269,8 @@ pub struct Dentry {
     children: SpinLock<Option<Box<Children>>>,
     /// How many mounts cover it.
     mounts: AtomicU32,
+    /// Those mounts, each with the number of the mount through which it is seen here.
+    pub(super) covering: SpinLock<Vec<(u32, Arc<Mount>)>>,
     /// The name was taken away.
     unlinked: AtomicBool,
 }
@@ -218,6 +292,7 @@ impl Dentry {
             place: SpinLock::new(order::DENTRY, Place { parent, name }),
             children: SpinLock::new(order::DENTRY, None),
             mounts: AtomicU32::new(0),
+            covering: SpinLock::new(order::MOUNT, Vec::new()),
             unlinked: AtomicBool::new(false),
         })
     }
@@ -406,6 +481,40 @@ impl Drop for Dentry {
         while let Some(parent) = next {
             let Some(mut parent) = Arc::into_inner(parent) else { return };
             next = parent.place.get_mut().parent.take();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Name, NameHash, same};
+
+    #[test]
+    fn a_component_ends_at_a_slash_or_with_the_text() {
+        let name: Vec<u8> = (0..40).map(|n| b'a' + n % 26).collect();
+        for length in 0..name.len() {
+            let name = &name[..length];
+            let alone = NameHash::of_component(name);
+            assert_eq!(alone, (length, NameHash::of(name)));
+            for behind in ["/", "/x", "//", "/abcdefghijklmnop"] {
+                assert_eq!(NameHash::of_component(&[name, behind.as_bytes()].concat()), alone, "{length}{behind}");
+            }
+        }
+        assert_ne!(NameHash::of(b"ab"), NameHash::of(b"ba"));
+    }
+
+    #[test]
+    fn names_are_the_same_if_all_their_bytes_are() {
+        let is_taken_for = |one: &[u8], other: &[u8]| NameHash::of(one) == NameHash::of(other) && same(one, other);
+        for length in 1..40 {
+            let name = vec![b'x'; length];
+            assert!(is_taken_for(&name, &name) && *Name::new(&name) == *name);
+            assert!(!is_taken_for(&name, &name[1..]));
+            for at in 0..length {
+                let mut other = name.clone();
+                other[at] = b'.';
+                assert!(!is_taken_for(&name, &other), "{length} bytes, another at {at}");
+            }
         }
     }
 }

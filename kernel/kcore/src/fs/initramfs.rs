@@ -172,7 +172,7 @@ impl Unpacker {
     }
 
     fn context(&self) -> WalkContext<'_> {
-        WalkContext { root: self.root.clone(), base: self.root.clone(), creds: &self.creds, resolve: 0 }
+        WalkContext { root: self.root.clone().into(), base: self.root.clone().into(), creds: &self.creds, resolve: 0 }
     }
 
     /// Makes the file of one entry. What has the name already is replaced, unless both are directories.
@@ -256,8 +256,8 @@ impl Unpacker {
 
     /// A path of an archive may lead through a link to a directory.
     fn follow(&self, dir: &Arc<Dentry>, link: &Arc<Dentry>) -> Result<Arc<Dentry>, Errno> {
-        let mut context = self.context();
-        context.base.dentry = dir.clone();
+        let base = Path { mount: self.root.mount.clone(), dentry: dir.clone() };
+        let context = WalkContext { base: base.into(), ..self.context() };
         let name = link.name();
         let mut walker = Walker::new(context, &name)?;
         walker.run(Last::Follow)?;

@@ -448,7 +448,12 @@ impl Inode {
     }
 
     /// What stat(2) shows, from the inode itself.
+    #[inline]
     pub fn attributes(&self) -> Attributes {
+        let (size, pages) = match &self.mapping {
+            Some(mapping) => mapping.size_and_pages(),
+            None => (self.size(), 0),
+        };
         Attributes {
             ino: self.ino,
             mode: self.mode(),
@@ -456,8 +461,8 @@ impl Inode {
             uid: self.uid(),
             gid: self.gid(),
             rdev: self.rdev,
-            size: self.size(),
-            blocks: self.mapping.as_ref().map_or(0, |mapping| mapping.allocated_pages() * 8),
+            size,
+            blocks: pages * 8,
             block_size: 4096,
             times: self.times(),
         }

@@ -1,11 +1,9 @@
 //! Mounts: where file systems are seen.
 //!
-//! A [`Mount`] shows a tree of dentries at a place of another mount. All attached mounts are in one table, found by the
-//! place that they cover; a [`MountNamespace`] knows its root and the order of its mounts. Every change of the table
-//! happens under [`TREE`], a sleeping lock (Linux `namespace_sem`); walks take only the spin lock of the table, and only
-//! at dentries that are covered.
+//! A [`Mount`] shows a tree of dentries at a place of another mount. A dentry knows the mounts that cover it, by the mount
+//! through which it is seen; a [`MountNamespace`] knows its root and the order of its mounts. Every change happens under
+//! [`TREE`], a sleeping lock (Linux `namespace_sem`); walks take only the dentry's spin lock, and only where it is covered.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -108,19 +106,11 @@ pub struct Mount {
     at: SpinLock<Option<Path>>,
 }
 
-type Key = (u32, usize);
-
 hal::global! {
-    /// Attached mounts by the place that they cover: id of the mount below, address of the dentry.
-    static COVERED: SpinLock<BTreeMap<Key, Arc<Mount>>> = SpinLock::new(order::MOUNT, BTreeMap::new());
     static NEXT_ID: AtomicU32 = AtomicU32::new(1);
     /// Serialises changes of the mount tree.
     static TREE: Mutex<()> = Mutex::new(());
     static INITIAL: spin::Once<Arc<MountNamespace>> = spin::Once::new();
-}
-
-fn key(at: &Path) -> Key {
-    (at.mount.id, Arc::as_ptr(&at.dentry) as usize)
 }
 
 impl Mount {
@@ -181,7 +171,7 @@ pub fn lookup(path: &Path) -> Option<Arc<Mount>> {
     if !path.dentry.is_mountpoint() {
         return None;
     }
-    COVERED.lock().get(&key(path)).cloned()
+    path.dentry.covering.lock().iter().find(|(below, _)| *below == path.mount.id).map(|(_, mount)| mount.clone())
 }
 
 /// The top of what is mounted on a place (Linux `follow_down`).
@@ -213,18 +203,21 @@ pub fn initial_namespace() -> Arc<MountNamespace> {
 /// Puts a mount on a place. The tree is locked.
 fn cover(mount: &Arc<Mount>, at: Path) {
     at.dentry.add_mounts(1);
-    let key = key(&at);
+    let (below, dentry) = (at.mount.id, at.dentry.clone());
     let old = mount.at.lock().replace(at);
     debug_assert!(old.is_none(), "a mount covers one place");
-    let covered = COVERED.lock().insert(key, mount.clone());
-    debug_assert!(covered.is_none(), "a place is covered once");
-    drop((old, covered));
+    dentry.covering.lock().push((below, mount.clone()));
+    drop(old);
 }
 
 /// Takes a mount off its place. The tree is locked.
 fn uncover(mount: &Arc<Mount>) -> Option<Path> {
     let at = mount.at.lock().take()?;
-    let gone = COVERED.lock().remove(&key(&at));
+    let gone = {
+        let mut covering = at.dentry.covering.lock();
+        let index = covering.iter().position(|(_, known)| Arc::ptr_eq(known, mount));
+        index.map(|index| covering.swap_remove(index))
+    };
     at.dentry.add_mounts(-1);
     drop(gone);
     Some(at)

@@ -9,7 +9,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use abi::Errno;
+use hal::owner::Borrowed;
 
+use super::context::FsContext;
 use super::dentry::{Cached, Dentry, NameHash};
 use super::inode::LinkTarget;
 use super::mount::{self, Path};
@@ -38,13 +40,51 @@ pub mod resolve {
     pub const CACHED: u64 = 32;
 }
 
+/// A place that a walk may start from. Those of the caller are looked up when they are needed.
+#[derive(Clone)]
+pub enum Start {
+    /// The caller's root directory.
+    Root(Borrowed<FsContext>),
+    /// The caller's working directory.
+    WorkingDirectory(Borrowed<FsContext>),
+    /// Another place.
+    At(Path),
+}
+
+impl From<Path> for Start {
+    fn from(path: Path) -> Self {
+        Start::At(path)
+    }
+}
+
+impl Start {
+    /// The place.
+    #[inline]
+    fn path(&self) -> Path {
+        match self {
+            Start::Root(fs) => fs.root(),
+            Start::WorkingDirectory(fs) => fs.cwd(),
+            Start::At(path) => path.clone(),
+        }
+    }
+
+    /// The place, found out once.
+    fn resolved(&mut self) -> &Path {
+        if !matches!(self, Start::At(_)) {
+            *self = Start::At(self.path());
+        }
+        let Start::At(path) = self else { unreachable!("stored above") };
+        path
+    }
+}
+
 /// Where a walk starts, and as whom.
 #[derive(Clone)]
 pub struct WalkContext<'a> {
     /// What `/` means, and where `..` ends.
-    pub root: Path,
+    pub root: Start,
     /// Where relative paths start.
-    pub base: Path,
+    pub base: Start,
     /// Whose permissions count.
     pub creds: &'a Creds,
     /// [`resolve`] flags.
@@ -75,7 +115,7 @@ pub enum LastKind {
 
 /// A walk.
 pub struct Walker<'a> {
-    root: Path,
+    root: Start,
     /// The start, for a walk that must stay below it.
     beneath: Option<Path>,
     creds: &'a Creds,
@@ -105,19 +145,12 @@ struct Component {
 /// The next component of `text` from `position` on; empty at its end.
 #[inline(always)]
 fn scan(text: &[u8], position: usize) -> Component {
-    let rest = text.get(position..).unwrap_or(&[]);
-    let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
-    let start = position + slashes;
-    let mut end = start;
-    let mut hash = NameHash::default();
-    for byte in rest.iter().skip(slashes) {
-        if *byte == b'/' {
-            break;
-        }
-        hash = hash.with(*byte);
-        end += 1;
+    let mut start = position;
+    while text.get(start) == Some(&b'/') {
+        start += 1;
     }
-    Component { start, end, hash }
+    let (length, hash) = NameHash::of_component(text.get(start..).unwrap_or(&[]));
+    Component { start, end: start + length, hash }
 }
 
 /// Finds a child of a directory by name: `None` when there is none. The directory's lock is not held.
@@ -172,17 +205,17 @@ impl<'a> Walker<'a> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let WalkContext { mut root, base, creds, resolve } = context;
+        let WalkContext { mut root, mut base, creds, resolve } = context;
         if resolve & resolve::IN_ROOT != 0 {
-            root = base.clone();
+            root = base.resolved().clone().into();
         }
         let is_absolute = path.first() == Some(&b'/');
         if is_absolute && resolve & resolve::BENEATH != 0 {
             return Err(Errno::EXDEV);
         }
+        let at = if is_absolute { root.path() } else { base.path() };
         // The start is known again only where a walk must not leave it.
-        let beneath = (resolve & resolve::BENEATH != 0).then(|| base.clone());
-        let at = if is_absolute && !base.is_same(&root) { root.clone() } else { base };
+        let beneath = (resolve & resolve::BENEATH != 0).then(|| at.clone());
         Ok(Self {
             root,
             beneath,
@@ -325,7 +358,7 @@ impl<'a> Walker<'a> {
                     if flags & resolve::BENEATH != 0 {
                         return Err(Errno::EXDEV);
                     }
-                    self.at = self.root.clone();
+                    self.at = self.root.path();
                 }
                 let rest = &self.current_text()[self.position..];
                 if !rest.iter().all(|byte| *byte == b'/') {
@@ -346,7 +379,7 @@ impl<'a> Walker<'a> {
             if self.beneath.as_ref().is_some_and(|start| start.is_same(&self.at)) {
                 return Err(Errno::EXDEV);
             }
-            if self.at.is_same(&self.root) {
+            if self.root.resolved().is_same(&self.at) {
                 break;
             }
             if !Arc::ptr_eq(&self.at.dentry, &self.at.mount.root) {

@@ -25,7 +25,7 @@ pub fn open_exec(dirfd: i32, path: &[u8], flags: u32) -> Result<Arc<File>> {
     let (root, cwd) = task.fs().root_and_cwd();
     let base = if dirfd == AT_FDCWD || path.starts_with(b"/") { cwd } else { place_of(dirfd)? };
     let last = if flags & AT_SYMLINK_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
-    open::open_program(WalkContext { root, base, creds: &creds, resolve: 0 }, path, last)
+    open::open_program(WalkContext { root: root.into(), base: base.into(), creds: &creds, resolve: 0 }, path, last)
 }
 
 /// Opens a program once more, as the current task may.
@@ -59,7 +59,7 @@ pub fn open_console() {
     let task = current();
     let creds = task.creds();
     let (root, base) = task.fs().root_and_cwd();
-    let context = WalkContext { root, base, creds: &creds, resolve: 0 };
+    let context = WalkContext { root: root.into(), base: base.into(), creds: &creds, resolve: 0 };
     let how = open::OpenHow::new(abi::fcntl::O_RDWR | abi::fcntl::O_NOCTTY, 0);
     let opened = how.and_then(|how| open::open(context, b"/dev/console", how, 0));
     let file = match opened {

@@ -49,7 +49,7 @@ fn user(uid: u32) -> Creds {
 
 fn as_user<'c>(creds: &'c Creds) -> WalkContext<'c> {
     let root = mount::initial_namespace().root();
-    WalkContext { base: root.clone(), root, creds, resolve: 0 }
+    WalkContext { base: root.clone().into(), root: root.into(), creds, resolve: 0 }
 }
 
 /// What tests do as root, in short words.
@@ -200,7 +200,7 @@ fn dot_dot_ends_at_a_changed_root() {
         root.mkdir("/jail/in").unwrap();
         root.write("/out", "").unwrap();
         let jail = root.find("/jail").unwrap();
-        let context = || WalkContext { root: jail.clone(), base: jail.clone(), ..root.cx() };
+        let context = || WalkContext { root: jail.clone().into(), base: jail.clone().into(), ..root.cx() };
         let up = lookup(context(), b"in/../../..", Last::Follow).unwrap();
         assert!(up.is_same(&jail));
         assert_eq!(lookup(context(), b"/../out", Last::Follow).err(), Some(Errno::ENOENT));
@@ -257,7 +257,7 @@ fn removing_says_what_linux_says() {
         assert_eq!(root.unlink("/d/none"), Err(Errno::ENOENT));
         let place = root.find("/d/e").unwrap();
         assert_eq!(root.rmdir("/d/e"), Ok(()));
-        let inside = WalkContext { base: place.clone(), ..root.cx() };
+        let inside = WalkContext { base: place.clone().into(), ..root.cx() };
         let node = Node { mode: s::S_IFREG | 0o644, rdev: 0, target: b"" };
         assert_eq!(create::make(inside, b"x", &node).err(), Some(Errno::ENOENT));
         assert_eq!(display_path(&place, None), b"/d/e (deleted)");
@@ -483,7 +483,7 @@ fn a_very_deep_tree_goes_without_deep_recursion() {
         let mut place = root.find("/m").unwrap();
         let node = Node { mode: s::S_IFDIR | 0o755, rdev: 0, target: b"" };
         for _ in 0..30_000 {
-            let inside = WalkContext { base: place, ..root.cx() };
+            let inside = WalkContext { base: place.into(), ..root.cx() };
             place = create::make(inside, b"d", &node).unwrap();
         }
         drop(place);

@@ -96,9 +96,14 @@ impl Mapping {
 
     /// Pages that take memory.
     pub fn allocated_pages(&self) -> u64 {
+        self.size_and_pages().1
+    }
+
+    /// Both at one moment.
+    pub fn size_and_pages(&self) -> (u64, u64) {
         let pages = self.pages.lock();
         let boot = pages.boot.map_or(0, |range| u64::from(range.count));
-        pages.own.len() as u64 + boot
+        (pages.size, pages.own.len() as u64 + boot)
     }
 
     /// The page with this index: `None` where the file has a hole. The caller gets a reference.

@@ -259,13 +259,36 @@ fn disabled_stack() -> StackT {
 
 /// Signal handlers, shared among threads (and by CLONE_SIGHAND alone).
 pub struct SigHandlers {
-    actions: IrqLock<[Sigaction; COUNT as usize]>,
+    actions: IrqLock<Actions>,
+}
+
+#[derive(Clone, Copy)]
+struct Actions {
+    table: [Sigaction; COUNT as usize],
+    /// Signals whose action is to ignore them, and those that have a handler: what `/proc/PID/stat` shows.
+    ignored: SigSet,
+    caught: SigSet,
+}
+
+/// What is done at a signal that nobody said anything about.
+const NO_ACTION: Sigaction = Sigaction { handler: s::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+
+impl Actions {
+    const DEFAULT: Self = Self { table: [NO_ACTION; COUNT as usize], ignored: 0, caught: 0 };
+
+    fn set(&mut self, signal: u32, action: Sigaction) -> Sigaction {
+        let bit = bit(signal);
+        let put = |set: SigSet, member: bool| if member { set | bit } else { set & !bit };
+        self.ignored = put(self.ignored, action.handler == s::SIG_IGN);
+        self.caught = put(self.caught, action.handler != s::SIG_IGN && action.handler != s::SIG_DFL);
+        core::mem::replace(&mut self.table[(signal - 1) as usize], action)
+    }
 }
 
 impl SigHandlers {
     /// All default.
     pub fn new() -> Self {
-        Self { actions: IrqLock::new(order::SIG_ACTIONS, [Sigaction::default(); COUNT as usize]) }
+        Self { actions: IrqLock::new(order::SIG_ACTIONS, Actions::DEFAULT) }
     }
 
     /// A copy, for fork.
@@ -275,37 +298,27 @@ impl SigHandlers {
 
     /// What is done at `signal`.
     pub fn get(&self, signal: u32) -> Sigaction {
-        self.actions.lock()[(signal - 1) as usize]
+        self.actions.lock().table[(signal - 1) as usize]
     }
 
     /// Changes that; returns the former.
     pub fn set(&self, signal: u32, action: Sigaction) -> Sigaction {
-        core::mem::replace(&mut self.actions.lock()[(signal - 1) as usize], action)
+        self.actions.lock().set(signal, action)
     }
 
     /// Handled signals go back to default, ignored ones stay (execve(2)); CLONE_CLEAR_SIGHAND the same.
     pub fn reset_handled(&self) {
-        for action in self.actions.lock().iter_mut() {
-            if action.handler != s::SIG_IGN {
-                *action = Sigaction::default();
-            } else {
-                *action = Sigaction { handler: s::SIG_IGN, ..Sigaction::default() };
-            }
+        let mut actions = self.actions.lock();
+        for signal in 1..=COUNT {
+            let ignored = actions.ignored & bit(signal) != 0;
+            actions.set(signal, if ignored { Sigaction { handler: s::SIG_IGN, ..NO_ACTION } } else { NO_ACTION });
         }
     }
 
     /// The sets of ignored and of caught signals, for `/proc/PID/status`.
     pub fn ignored_and_caught(&self) -> (SigSet, SigSet) {
         let actions = self.actions.lock();
-        let mut sets = (0, 0);
-        for (action, n) in actions.iter().zip(0..) {
-            match action.handler {
-                s::SIG_DFL => {}
-                s::SIG_IGN => sets.0 |= 1 << n,
-                _ => sets.1 |= 1 << n,
-            }
-        }
-        sets
+        (actions.ignored, actions.caught)
     }
 }
 

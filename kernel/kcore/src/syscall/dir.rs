@@ -132,7 +132,9 @@ pub fn renameat(
 
 /// Collects `struct linux_dirent64`s.
 struct Dirents {
+    /// Zeros from `used` on.
     bytes: Vec<u8>,
+    used: usize,
     limit: usize,
     /// An entry did not fit, or there was no memory for it.
     full: bool,
@@ -141,19 +143,38 @@ struct Dirents {
 impl DirSink for Dirents {
     fn emit(&mut self, name: &[u8], ino: u64, kind: u8, next: u64) -> bool {
         let length = (DIRENT64_HEADER + name.len() + 1).next_multiple_of(8);
-        if self.bytes.len() + length > self.limit || self.bytes.try_reserve(length).is_err() {
+        let end = self.used + length;
+        if end > self.limit || end > self.bytes.len() && !self.grow(end) {
             self.full = true;
             return false;
         }
-        let start = self.bytes.len();
-        self.bytes.resize(start + length, 0);
-        let record = &mut self.bytes[start..];
-        record[..8].copy_from_slice(&ino.to_le_bytes());
-        record[8..16].copy_from_slice(&next.to_le_bytes());
+        let Some((header, tail)) =
+            self.bytes.get_mut(self.used..end).and_then(|record| record.split_first_chunk_mut::<DIRENT64_HEADER>())
+        else {
+            return false;
+        };
+        header[..8].copy_from_slice(&ino.to_le_bytes());
+        header[8..16].copy_from_slice(&next.to_le_bytes());
         // A record is at most 280 bytes.
-        record[16..18].copy_from_slice(&(length as u16).to_le_bytes());
-        record[18] = kind;
-        record[DIRENT64_HEADER..DIRENT64_HEADER + name.len()].copy_from_slice(name);
+        header[16..18].copy_from_slice(&(length as u16).to_le_bytes());
+        header[18] = kind;
+        for (place, byte) in tail.iter_mut().zip(name) {
+            *place = *byte;
+        }
+        self.used = end;
+        true
+    }
+}
+
+impl Dirents {
+    /// Makes room up to `end`, and for as much again.
+    #[cold]
+    fn grow(&mut self, end: usize) -> bool {
+        let size = (end * 2).min(self.limit);
+        if self.bytes.try_reserve_exact(size - self.bytes.len()).is_err() {
+            return false;
+        }
+        self.bytes.resize(size, 0);
         true
     }
 }
@@ -169,17 +190,16 @@ pub fn getdents64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: u32) -> Res
         return Err(Errno::ENOENT);
     }
     let limit = (count as usize).min(MOST);
-    let mut bytes = Vec::new();
-    // A page at first: most directories fit. Where there is no memory, `emit` finds out.
-    let _ = bytes.try_reserve(limit.min(hal::mem::PAGE_SIZE));
-    let mut sink = Dirents { bytes, limit, full: false };
+    let mut sink = Dirents { bytes: Vec::new(), used: 0, limit, full: false };
+    // Most directories fit. Where there is no memory, `emit` finds out.
+    sink.grow(limit.min(512));
     let mut offset = file.lock_offset();
     let mut next = *offset;
     file.ops().iterate(&file, &mut sink, &mut next)?;
-    if sink.bytes.is_empty() && sink.full {
+    if sink.used == 0 && sink.full {
         return Err(Errno::EINVAL);
     }
-    hal::uaccess::copy_to_user(buffer, &sink.bytes).map_err(|_| Errno::EFAULT)?;
+    hal::uaccess::copy_to_user(buffer, &sink.bytes[..sink.used]).map_err(|_| Errno::EFAULT)?;
     *offset = next;
-    Ok(sink.bytes.len())
+    Ok(sink.used)
 }

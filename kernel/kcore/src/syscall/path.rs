@@ -16,7 +16,7 @@ use crate::Result;
 use crate::fs::file::FileMode;
 use crate::fs::inode::{Attributes, Inode, SetAttributes};
 use crate::fs::mount::{Path, mnt};
-use crate::fs::namei::{self, Last, WalkContext, lookup};
+use crate::fs::namei::{self, Last, Start, WalkContext, lookup};
 use crate::fs::permission::{self, MAY_EXEC, MAY_WRITE};
 use crate::task::Creds;
 
@@ -24,16 +24,13 @@ use crate::task::Creds;
 /// before a bad descriptor is `EBADF`.
 pub(super) fn walk_context<'c>(cx: &Context<'_>, dirfd: i32, path: &[u8], creds: &'c Creds) -> Result<WalkContext<'c>> {
     let fs = cx.fs();
-    let (root, base) = match path.first() {
+    let base = match path.first() {
         None => return Err(Errno::ENOENT),
-        Some(b'/') => {
-            let root = fs.root();
-            (root.clone(), root)
-        }
-        Some(_) if dirfd == f::AT_FDCWD => fs.root_and_cwd(),
-        Some(_) => (fs.root(), cx.files().get_any(dirfd)?.path.clone()),
+        Some(b'/') => Start::Root(fs.clone()),
+        Some(_) if dirfd == f::AT_FDCWD => Start::WorkingDirectory(fs.clone()),
+        Some(_) => cx.files().get_any(dirfd)?.path.clone().into(),
     };
-    Ok(WalkContext { root, base, creds, resolve: 0 })
+    Ok(WalkContext { root: Start::Root(fs), base, creds, resolve: 0 })
 }
 
 /// Walks the path that a call was given. With AT_EMPTY_PATH the empty path is `dirfd` itself.

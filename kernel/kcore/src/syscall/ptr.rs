@@ -150,12 +150,11 @@ impl UserStr {
     /// Copies a path name and lends it to `f`. Names up to 255 bytes, nearly all, do not touch the heap.
     #[inline]
     pub fn with_path<R>(self, f: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        let mut buffer = [0u8; 256];
-        let length = uaccess::copy_string_from_user(&mut buffer, self.0).map_err(|_| Errno::EFAULT)?;
-        match buffer.get(..length) {
-            Some(path) if length < buffer.len() => f(path),
-            _ => f(&self.read_path()?),
-        }
+        let with = |path: Option<&[u8]>| match path {
+            Some(path) => f(path),
+            None => f(&self.read_path()?),
+        };
+        uaccess::with_short_string(self.0, with).map_err(|_| Errno::EFAULT)?
     }
 
     /// Copies a path name into `buffer` and lends it out, for walks that must not allocate.

@@ -248,8 +248,13 @@ impl Tree {
 
     /// The numbers of all processes in `namespace` that are not below `from`, in order: a listing of `/proc`.
     pub fn numbers_from(&self, namespace: &super::PidNamespace, from: i32) -> Vec<i32> {
-        let numbers = self.nodes.iter().flatten().map(|node| node.group.pid.number_in(namespace));
-        let mut numbers: Vec<i32> = numbers.filter(|number| *number >= from).collect();
+        let mut numbers = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.iter().flatten() {
+            let number = node.group.pid.number_in(namespace);
+            if number >= from {
+                numbers.push(number);
+            }
+        }
         numbers.sort_unstable();
         numbers
     }

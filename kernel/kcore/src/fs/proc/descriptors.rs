@@ -8,8 +8,8 @@ use abi::fcntl::O_CLOEXEC;
 use abi::stat::{S_IFLNK, S_IFREG, dirent_type};
 
 use super::links::{FileLink, text_file};
-use super::process::{Subject, decimal, ino_of, owned_parts, parse_pid};
-use super::text::Text;
+use super::process::{Subject, ino_of, owned_parts, parse_pid};
+use super::text::{DIGITS, Text, decimal};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::file::{DirSink, File, FileMode, FileOps, OffsetRule, OpsRef};
@@ -117,9 +117,9 @@ impl FileOps for Listing {
         while let Some((fd, open)) = files.next_open(usize::try_from(*offset - 2).unwrap_or(usize::MAX)) {
             drop(open);
             let at = u64::from(fd.unsigned_abs());
-            let (digits, start) = decimal(fd);
+            let mut room = [0; DIGITS];
             let ino = ino_of(self.0.pid.global(), FIRST_INO + at);
-            if !sink.emit(&digits[start..], ino, dirent_type(S_IFLNK), at + 3) {
+            if !sink.emit(decimal(at, &mut room), ino, dirent_type(S_IFLNK), at + 3) {
                 *offset = at + 2;
                 return Ok(());
             }

@@ -34,7 +34,7 @@ use super::super_block::{FsType, MountRequest, SuperBlock};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
-use crate::task::{Task, current, tree};
+use crate::task::{OwnFields, Task, current, tree};
 use options::ProcSuper;
 pub use process::process_of_directory;
 use text::Text;
@@ -283,7 +283,7 @@ impl InodeOps for Root {
         // Numbers first: they are what is looked up all the time.
         if name.first().is_some_and(u8::is_ascii_digit) {
             let number = process::parse_pid(name).ok_or(Errno::ENOENT)?;
-            let pid = current().namespaces().pid_for_lookup().find(number).ok_or(Errno::ENOENT)?;
+            let pid = current().own_namespaces().pid_for_lookup().find(number).ok_or(Errno::ENOENT)?;
             return process::directory(dir, pid, process::Scope::Process);
         }
         find(global::ENTRIES, name).map(|entry| inode_for(&dir.sb, entry))
@@ -322,15 +322,17 @@ impl FileOps for RootDir {
             return Ok(());
         }
         let from = i32::try_from(offset.saturating_sub(FIRST_PROCESS)).unwrap_or(i32::MAX).max(1);
-        let numbers = tree::lock().numbers_from(current().namespaces().pid(), from);
+        let namespaces = current().own_namespaces();
+        let numbers = tree::lock().numbers_from(namespaces.pid(), from);
         let hides = options::hides(&file.inode().sb);
+        let mut room = [0; text::DIGITS];
         for number in numbers {
             if hides && options::is_hidden(&file.inode().sb, number) {
                 continue;
             }
-            let (digits, start) = process::decimal(number);
+            let digits = text::decimal(u64::from(number.unsigned_abs()), &mut room);
             let at = FIRST_PROCESS + u64::from(number.unsigned_abs());
-            if !sink.emit(&digits[start..], process::ino_of(number, 0), dirent_type(S_IFDIR), at + 1) {
+            if !sink.emit(digits, process::ino_of(number, 0), dirent_type(S_IFDIR), at + 1) {
                 *offset = at;
                 return Ok(());
             }

@@ -12,7 +12,7 @@ use abi::Errno;
 use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, dirent_type};
 
 use super::options::{self, Hide};
-use super::text::Text;
+use super::text::{DIGITS, Text, decimal};
 use super::{
     activity, descriptors, links, map_files, maps, may_look_into, no_setattr, read_made, status, take_written, trimmed,
 };
@@ -178,21 +178,6 @@ pub(super) fn parse_pid(name: &[u8]) -> Option<i32> {
         let digit = digit.is_ascii_digit().then(|| i32::from(digit - b'0'))?;
         number.checked_mul(10)?.checked_add(digit)
     })
-}
-
-/// The digits of a number, from the index given on.
-pub(super) fn decimal(number: i32) -> ([u8; 10], usize) {
-    let mut digits = [b'0'; 10];
-    let mut at = digits.len();
-    let mut value = number.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return (digits, at);
-        }
-    }
 }
 
 /// Owner of the files about a task: its effective user, or root if it must not be looked into (proc(5)).
@@ -428,8 +413,13 @@ impl FileOps for TaskListing {
             if number == 0 || at < *offset {
                 continue;
             }
-            let (digits, start) = decimal(number);
-            if !sink.emit(&digits[start..], ino_of(number, 1), dirent_type(S_IFDIR), at + 1) {
+            let mut room = [0; DIGITS];
+            if !sink.emit(
+                decimal(u64::from(number.unsigned_abs()), &mut room),
+                ino_of(number, 1),
+                dirent_type(S_IFDIR),
+                at + 1,
+            ) {
                 *offset = at;
                 return Ok(());
             }
@@ -441,7 +431,7 @@ impl FileOps for TaskListing {
 
 #[cfg(test)]
 mod tests {
-    use super::{decimal, parse_pid};
+    use super::parse_pid;
 
     #[test]
     fn only_plain_numbers_name_a_process() {
@@ -449,14 +439,6 @@ mod tests {
         assert_eq!(parse_pid(b"32767"), Some(32767));
         for bad in [&b"01"[..], b"0", b"-1", b"1a", b"99999999999", b"4294967297"] {
             assert_eq!(parse_pid(bad), None);
-        }
-    }
-
-    #[test]
-    fn digits_are_those_of_the_number() {
-        for number in [1, 9, 10, 300, 32768, i32::MAX] {
-            let (digits, start) = decimal(number);
-            assert_eq!(core::str::from_utf8(&digits[start..]).unwrap(), format!("{number}"));
         }
     }
 }

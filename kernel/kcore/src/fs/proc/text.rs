@@ -17,19 +17,56 @@ pub struct Text {
 
 /// Bytes of the first allocation: most files of `/proc` fit.
 const FIRST: usize = 512;
-/// The longest number with a sign or space before it.
-const NUMBER: usize = 21;
+/// Room that a number needs, with a sign or space before it.
+const NUMBER: usize = DIGITS + 1;
 
-/// The digits of 0 to 99.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
-    let mut n = 0;
-    while n < 100 {
-        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
-        n += 1;
+/// The values of the eight digits of a number below 100,000,000, the first in the lowest byte. Divisions by 100 and by 10
+/// are multiplications of all parts at once (10,486 / 2^20, 103 / 2^10), exact for parts so small.
+fn eight_digits(value: u64) -> u64 {
+    let fours = value / 10_000 | value % 10_000 << 32;
+    let hundreds = fours * 10_486 >> 20 & 0x7f_0000_007f;
+    let pairs = hundreds | (fours - hundreds * 100) << 16;
+    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
+    tens | (pairs - tens * 10) << 8
+}
+
+/// The digits of a number.
+pub(super) fn decimal(value: u64, room: &mut [u8; DIGITS]) -> &[u8] {
+    let count = put_decimal(value, room);
+    room.get(..count).unwrap_or(&[])
+}
+
+/// Room that digits are written into: three groups of eight.
+pub(super) const DIGITS: usize = 24;
+/// A group of eight digits.
+const GROUP: u64 = 100_000_000;
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+#[inline(always)]
+fn put_decimal(value: u64, room: &mut [u8; DIGITS]) -> usize {
+    if value < GROUP { put_first(value, room) } else { put_groups(value, room) }
+}
+
+/// Writes up to eight digits, from the first that is not zero on.
+#[inline(always)]
+fn put_first(value: u64, room: &mut [u8; DIGITS]) -> usize {
+    let digits = eight_digits(value);
+    // Zero has one digit as well.
+    let skipped = (digits | 1 << 56).trailing_zeros() as usize / 8;
+    if let Some(place) = room.first_chunk_mut() {
+        *place = ((digits | ZEROS) >> (skipped * 8)).to_le_bytes();
     }
-    pairs
-};
+    8 - skipped
+}
+
+fn put_groups(value: u64, room: &mut [u8; DIGITS]) -> usize {
+    let above = value / GROUP;
+    let count = if above < GROUP { put_first(above, room) } else { put_groups(above, room) };
+    if let Some(place) = room.get_mut(count..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = (eight_digits(value % GROUP) | ZEROS).to_le_bytes();
+    }
+    count + 8
+}
 
 impl Text {
     /// An empty text with room for a typical file.
@@ -105,25 +142,13 @@ impl Text {
 
     /// Writes digits where there is room.
     #[inline]
-    fn digits(&mut self, mut value: u64) {
+    fn digits(&mut self, value: u64) {
         if value < 10 {
             self.bytes[self.length] = b'0' + value as u8;
             self.length += 1;
-            return;
+        } else if let Some(room) = self.bytes[self.length..].first_chunk_mut() {
+            self.length += put_decimal(value, room);
         }
-        let count = value.ilog10() as usize + 1;
-        let mut at = self.length + count;
-        // Two digits a division.
-        while value >= 10 {
-            let pair = PAIRS[(value % 100) as usize];
-            value /= 100;
-            at -= 2;
-            self.bytes[at..at + 2].copy_from_slice(&pair);
-        }
-        if at > self.length {
-            self.bytes[self.length] = b'0' + value as u8;
-        }
-        self.length += count;
     }
 
     /// Appends a decimal number with its sign.
@@ -216,7 +241,8 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_format_would() {
-        for value in [0, 7, 10, 99, 12_345, u64::MAX] {
+        let tens = (0..20).map(|zeros| 10u64.pow(zeros));
+        for value in tens.flat_map(|ten| [ten - 1, ten, ten + 1]).chain([7, 12_345, 9_999_000_000, u64::MAX]) {
             assert_eq!(
                 text(|t| {
                     t.num(value);

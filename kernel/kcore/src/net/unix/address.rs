@@ -188,7 +188,7 @@ pub fn find(address: &Address, context: WalkContext<'_>) -> Result<Arc<Endpoint>
 /// The walk of a pathname from the current task's root and working directory.
 pub fn walk_context(creds: &Creds) -> WalkContext<'_> {
     let (root, base) = current().fs().root_and_cwd();
-    WalkContext { root, base, creds, resolve: 0 }
+    WalkContext { root: root.into(), base: base.into(), creds, resolve: 0 }
 }
 
 #[cfg(test)]

@@ -67,7 +67,8 @@ impl Output {
         // A dump as root goes where init would put it: the process may have chosen its root directory.
         let fs = if as_root { FsContext::initial() } else { task.fs() };
         let (root, base) = fs.root_and_cwd();
-        let context = || WalkContext { root: root.clone(), base: base.clone(), creds: &creds, resolve: 0 };
+        let context =
+            || WalkContext { root: root.clone().into(), base: base.clone().into(), creds: &creds, resolve: 0 };
         if !as_root {
             // It need not be there, and where it cannot be taken away the open below fails.
             let _ = create::unlink(context(), name);

@@ -428,7 +428,7 @@ fn mapped_files_are_links_by_address() {
         let first = maps.lines().find(|line| line.ends_with("/init")).unwrap();
         let (start, end) = first.split(' ').next().unwrap().split_once('-').unwrap();
         let name = format!("{}-{}", start.trim_start_matches('0'), end.trim_start_matches('0'));
-        assert!(names.iter().any(|known| *known == name), "{name} in {names:?}");
+        assert!(names.contains(&name), "{name} in {names:?}");
         assert_eq!(readlink(init, &format!("/proc/self/map_files/{name}")).as_deref(), Ok("/init"));
         assert_eq!(init.open("/proc/self/map_files/1-2", f::O_RDONLY, 0), Err(Errno::ENOENT));
     });

@@ -364,6 +364,19 @@ pub(crate) fn recalculate(task: &Task) {
     }
 }
 
+/// Takes back the mark that a signal waits when none does any more, and says whether that was so. A sender marks the task
+/// after it has queued the signal, and the task may have taken it in between: a wait that is never restarted must not end
+/// for that. (Linux marks under the lock that the signal is taken under.)
+fn forget_stale_mark(task: &Task) -> bool {
+    task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
+    let (exiting, stopping) = task.group.signals.ending_or_stopping();
+    if exiting.is_some() || stopping {
+        task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
+    }
+    recalculate(task);
+    !task.signal_pending()
+}
+
 /// Blocks exactly `mask` (without SIGKILL and SIGSTOP) in the current thread.
 pub fn set_blocked(mask: SigSet) {
     let task = current();
@@ -488,10 +501,16 @@ pub fn wait_for(set: SigSet, deadline_ns: u64) -> Result<SigInfo> {
     }
     task.signals.waiting_for.store(set, Ordering::SeqCst);
     let mut found = None;
-    let outcome = crate::sync::sleep_while(crate::task::TaskState::Interruptible, deadline_ns, || {
-        found = take_from_set(set);
-        found.is_none()
-    });
+    let outcome = loop {
+        let outcome = crate::sync::sleep_while(crate::task::TaskState::Interruptible, deadline_ns, || {
+            found = take_from_set(set);
+            found.is_none()
+        });
+        let interrupted = found.is_none() && outcome == Err(abi::Errno::ERESTARTSYS);
+        if !interrupted || !forget_stale_mark(&task) {
+            break outcome;
+        }
+    };
     task.signals.waiting_for.store(0, Ordering::SeqCst);
     recalculate(&task);
     match (found, outcome) {

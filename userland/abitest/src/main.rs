@@ -103,6 +103,12 @@ const QEMU_USER_DIFFERS: &[&str] = &[
     "slave_becomes_the_controlling_terminal",
     "not_a_terminal",
     "session_leader_exit_hangs_up",
+    "hangup_tells_the_leader_and_not_the_foreground",
+    "foreground_hears_of_a_hangup_when_the_leader_ends",
+    "leader_gives_its_terminal_up",
+    "member_gives_its_terminal_up_for_itself",
+    "another_sessions_terminal_is_eperm",
+    "vhangup_is_for_root",
     "pointers_to_nothing_are_efault",
     "pointers_into_the_kernel_are_efault",
     "buffers_that_end_in_nothing",
@@ -176,6 +182,10 @@ const NEEDS_ROOT: &[&str] = &[
     "oom_score_adj_may_only_rise_for_users",
     "files_of_root_are_closed_to_users",
     "undumpable_belongs_to_root",
+    "vhangup_is_for_root",
+    "each_devpts_mount_is_an_instance",
+    "devpts_options_are_checked_and_shown",
+    "devpts_max_is_enospc",
 ];
 
 fn main() {

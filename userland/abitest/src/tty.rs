@@ -23,6 +23,17 @@ pub const CASES: &[Case] = cases![
     standard_settings,
     not_a_terminal,
     session_leader_exit_hangs_up,
+    hangup_tells_the_leader_and_not_the_foreground,
+    foreground_hears_of_a_hangup_when_the_leader_ends,
+    leader_gives_its_terminal_up,
+    member_gives_its_terminal_up_for_itself,
+    setsid_loses_the_terminal,
+    another_sessions_terminal_is_eperm,
+    member_cannot_take_a_terminal,
+    vhangup_is_for_root,
+    each_devpts_mount_is_an_instance,
+    devpts_options_are_checked_and_shown,
+    devpts_max_is_enospc,
 ];
 
 fn ioctl<T>(fd: i32, request: c_ulong, argument: *const T) -> Result<usize> {
@@ -369,5 +380,210 @@ fn session_leader_exit_hangs_up() -> Outcome {
     })?;
     same!(status(leader)?, 0);
     same!(wait(words.get(0) as i32)?, SIGHUP);
+    Ok(())
+}
+
+/// A child that leads a session with the slave as its terminal, and has a member of it in the foreground.
+fn session_with_a_foreground(slave: i32, master: i32, words: Shared) -> Result<i32> {
+    child(|| {
+        let _ = close(master);
+        let _ = sys!(SYS_setsid);
+        let _ = ioctl(slave, TIOCSCTTY as c_ulong, std::ptr::null::<u8>());
+        let _ = note_signal(SIGHUP, 0);
+        let _ = mask(SIG_BLOCK, bit(SIGTTOU));
+        let member = child(|| {
+            let _ = sigaction(SIGHUP, SIG_DFL, 0, 0);
+            sleep_ms(20_000);
+            0
+        })
+        .unwrap_or(0);
+        let _ = sys!(SYS_setpgid, member, member);
+        let _ = foreground(slave, member);
+        words.set(0, member as u32);
+        while count() == 0 {
+            sleep_ms(1);
+        }
+        sleep_ms(50);
+        // Still there: the hang-up was not for it.
+        let alive = kill(member, 0).is_ok() && sys!(SYS_wait4, member, 0, WNOHANG, 0) == Ok(0);
+        words.set(1, 1 + u32::from(alive));
+        0
+    })
+}
+
+fn hangup_tells_the_leader_and_not_the_foreground() -> Outcome {
+    let words = Shared::new()?;
+    let (master, slave) = terminal()?;
+    let leader = session_with_a_foreground(slave, master, words)?;
+    while words.get(0) == 0 {
+        sleep_ms(1);
+    }
+    close(slave)?;
+    close(master)?;
+    same!(status(leader)?, 0);
+    same!(words.get(1), 2);
+    Ok(())
+}
+
+fn foreground_hears_of_a_hangup_when_the_leader_ends() -> Outcome {
+    sys!(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)?;
+    let words = Shared::new()?;
+    let (master, slave) = terminal()?;
+    let leader = session_with_a_foreground(slave, master, words)?;
+    while words.get(0) == 0 {
+        sleep_ms(1);
+    }
+    close(slave)?;
+    close(master)?;
+    same!(status(leader)?, 0);
+    same!(wait(words.get(0) as i32)?, SIGHUP);
+    Ok(())
+}
+
+fn leader_gives_its_terminal_up() -> Outcome {
+    note_signal(SIGHUP, 0)?;
+    note_signal(SIGCONT, 0)?;
+    let (_master, slave) = controlling()?;
+    ioctl(slave, TIOCNOTTY as c_ulong, std::ptr::null::<u8>())?;
+    sleep_ms(10);
+    same!(count(), 2);
+    fails!(open("/dev/tty", O_RDWR, 0), ENXIO);
+    fails!(ioctl(slave, TIOCNOTTY as c_ulong, std::ptr::null::<u8>()), ENOTTY);
+    // The line is alive, and may be taken again.
+    same!(write(slave, b"x")?, 1);
+    ioctl(slave, TIOCSCTTY as c_ulong, std::ptr::null::<u8>())?;
+    Ok(())
+}
+
+fn member_gives_its_terminal_up_for_itself() -> Outcome {
+    let (_master, slave) = controlling()?;
+    let pid = trial(|| {
+        ioctl(slave, TIOCNOTTY as c_ulong, std::ptr::null::<u8>())?;
+        fails!(open("/dev/tty", O_RDWR, 0), ENXIO);
+        Ok(())
+    })?;
+    same!(status(pid)?, 0);
+    open("/dev/tty", O_RDWR, 0)?;
+    Ok(())
+}
+
+fn setsid_loses_the_terminal() -> Outcome {
+    let (_master, _slave) = controlling()?;
+    let pid = trial(|| {
+        open("/dev/tty", O_RDWR, 0)?;
+        sys!(SYS_setsid)?;
+        fails!(open("/dev/tty", O_RDWR, 0), ENXIO);
+        Ok(())
+    })?;
+    same!(status(pid)?, 0);
+    Ok(())
+}
+
+fn another_sessions_terminal_is_eperm() -> Outcome {
+    let (_master, slave) = controlling()?;
+    let pid = trial(|| {
+        sys!(SYS_setsid)?;
+        fails!(ioctl(slave, TIOCSCTTY as c_ulong, std::ptr::null::<u8>()), EPERM);
+        let mut group = 0i32;
+        fails!(ioctl(slave, TIOCGPGRP as c_ulong, &raw mut group), ENOTTY);
+        fails!(foreground(slave, getpid()), ENOTTY);
+        Ok(())
+    })?;
+    same!(status(pid)?, 0);
+    Ok(())
+}
+
+fn member_cannot_take_a_terminal() -> Outcome {
+    let (_master, slave) = terminal()?;
+    let pid = trial(|| {
+        fails!(ioctl(slave, TIOCSCTTY as c_ulong, std::ptr::null::<u8>()), EPERM);
+        Ok(())
+    })?;
+    same!(status(pid)?, 0);
+    // Nor a leader a second one.
+    controlling()?;
+    fails!(ioctl(slave, TIOCSCTTY as c_ulong, std::ptr::null::<u8>()), EPERM);
+    Ok(())
+}
+
+fn vhangup_is_for_root() -> Outcome {
+    let (_master, slave) = controlling()?;
+    let pid = trial(|| {
+        become_user()?;
+        fails!(sys!(SYS_vhangup), EPERM);
+        Ok(())
+    })?;
+    same!(status(pid)?, 0);
+    note_signal(SIGHUP, 0)?;
+    sys!(SYS_vhangup)?;
+    sleep_ms(10);
+    same!(count(), 1);
+    fails!(write(slave, b"x"), EIO);
+    Ok(())
+}
+
+fn mount_devpts(directory: &str, options: &str) -> Result<usize> {
+    let (directory, options) = (path(directory), path(options));
+    sys!(SYS_mount, c"devpts".as_ptr(), directory.as_ptr(), c"devpts".as_ptr(), 0, options.as_ptr())
+}
+
+fn unmount(directory: &str) -> Result<usize> {
+    sys!(SYS_umount2, path(directory).as_ptr(), MNT_DETACH)
+}
+
+fn each_devpts_mount_is_an_instance() -> Outcome {
+    mkdir("one", 0o755)?;
+    mkdir("two", 0o755)?;
+    mount_devpts("one", "newinstance,ptmxmode=0666,mode=0640,gid=5")?;
+    mount_devpts("two", "ptmxmode=0600")?;
+    let first = open("one/ptmx", O_RDWR | O_NOCTTY, 0)?;
+    let second = open("two/ptmx", O_RDWR | O_NOCTTY, 0)?;
+    for master in [first, second] {
+        let mut number = -1i32;
+        ioctl(master, TIOCGPTN as c_ulong, &raw mut number)?;
+        same!(number, 0);
+    }
+    same!((lstat("one/0")?.st_mode & 0o777, lstat("one/0")?.st_gid), (0o640, 5));
+    same!((lstat("two/0")?.st_mode & 0o777, lstat("two/ptmx")?.st_mode & 0o777), (0o600, 0o600));
+    fails!(lstat("one/1"), ENOENT);
+    let unlock = 0i32;
+    ioctl(first, TIOCSPTLCK as c_ulong, &raw const unlock)?;
+    let slave = open("one/0", O_RDWR | O_NOCTTY, 0)?;
+    write(slave, b"here")?;
+    same!(take(first)?, b"here");
+    same!(waiting(second)?, 0);
+    for fd in [slave, first, second] {
+        close(fd)?;
+    }
+    unmount("one")?;
+    unmount("two")?;
+    Ok(())
+}
+
+fn devpts_options_are_checked_and_shown() -> Outcome {
+    mkdir("pts", 0o755)?;
+    for wrong in ["mode=9", "nonsense", "max=-1", "max=1048577", "gid=x"] {
+        fails!(mount_devpts("pts", wrong), EINVAL);
+    }
+    mount_devpts("pts", "uid=7,gid=5,mode=620,ptmxmode=000,max=12")?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    holds!(mounts.contains(",uid=7,gid=5,mode=620,ptmxmode=000,max=12 "));
+    unmount("pts")?;
+    Ok(())
+}
+
+fn devpts_max_is_enospc() -> Outcome {
+    mkdir("pts", 0o755)?;
+    mount_devpts("pts", "max=2,ptmxmode=666")?;
+    let first = open("pts/ptmx", O_RDWR | O_NOCTTY, 0)?;
+    open("pts/ptmx", O_RDWR | O_NOCTTY, 0)?;
+    fails!(open("pts/ptmx", O_RDWR | O_NOCTTY, 0), ENOSPC);
+    close(first)?;
+    // The lowest number that is free.
+    let again = open("pts/ptmx", O_RDWR | O_NOCTTY, 0)?;
+    let mut number = -1i32;
+    ioctl(again, TIOCGPTN as c_ulong, &raw mut number)?;
+    same!(number, 0);
+    unmount("pts")?;
     Ok(())
 }

@@ -149,8 +149,8 @@ impl NameHash {
             };
             // A byte is a slash if subtracting one from what differs borrows into its top bit that was not set; the first
             // such byte is never reported wrongly.
-            let differs = bytes ^ ONES * u64::from(b'/');
-            let slashes = differs.wrapping_sub(ONES) & !differs & ONES << 7;
+            let differs = bytes ^ (ONES * u64::from(b'/'));
+            let slashes = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
             let found = (slashes.trailing_zeros() as usize / 8).min(got);
             if found == 8 {
                 hash = hash.with(bytes);

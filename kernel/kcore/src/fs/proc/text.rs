@@ -23,11 +23,11 @@ const NUMBER: usize = DIGITS + 1;
 /// The values of the eight digits of a number below 100,000,000, the first in the lowest byte. Divisions by 100 and by 10
 /// are multiplications of all parts at once (10,486 / 2^20, 103 / 2^10), exact for parts so small.
 fn eight_digits(value: u64) -> u64 {
-    let fours = value / 10_000 | value % 10_000 << 32;
-    let hundreds = fours * 10_486 >> 20 & 0x7f_0000_007f;
-    let pairs = hundreds | (fours - hundreds * 100) << 16;
-    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
-    tens | (pairs - tens * 10) << 8
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
+    let pairs = hundreds | ((fours - hundreds * 100) << 16);
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((pairs - tens * 10) << 8)
 }
 
 /// The digits of a number.

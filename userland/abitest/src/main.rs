@@ -25,6 +25,7 @@ mod fork;
 mod futex;
 mod fuzz;
 mod heavy;
+mod life;
 mod limits;
 mod mmap;
 mod pgrp;
@@ -45,6 +46,7 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("cow", cow::CASES),
     ("exec", exec::CASES),
     ("wait", wait::CASES),
+    ("life", life::CASES),
     ("signal", signal::CASES),
     ("pgrp", pgrp::CASES),
     ("mmap", mmap::CASES),

@@ -166,7 +166,9 @@ fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32, handler: u64) -> 
         return true;
     }
     let terminates = default_action(signal) == DefaultAction::Terminate;
-    terminates && task.signals.blocked() & bit(signal) == 0 && !is_init(group) && handler == s::SIG_DFL
+    // A stopped process looks at anything but SIGKILL when it is continued (Linux wants_signal).
+    let stopped = matches!(task.state(), TaskState::Stopped | TaskState::Traced);
+    terminates && !stopped && task.signals.blocked() & bit(signal) == 0 && !is_init(group) && handler == s::SIG_DFL
 }
 
 fn add_private(task: &Arc<Task>, info: &SigInfo, admission: Admission) -> Result<()> {

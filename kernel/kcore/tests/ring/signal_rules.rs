@@ -1355,6 +1355,25 @@ table! { cancels:
 }
 
 #[test]
+fn a_fatal_signal_to_a_stopped_process_waits_for_the_continue() {
+    story(|init| {
+        let child = init.fork(|child| {
+            loop {
+                child.pause();
+            }
+        });
+        init.sleep_ns(MS).unwrap();
+        init.kill(child, SIGSTOP).unwrap();
+        init.waitid(w::P_PID, child, w::WSTOPPED).unwrap();
+        init.kill(child, SIGTERM).unwrap();
+        init.sleep_ns(5 * MS).unwrap();
+        assert_eq!(init.wait4(child, w::WNOHANG), Ok(None));
+        init.kill(child, SIGCONT).unwrap();
+        assert_eq!(init.wait_for(child).killed_by(), Some(SIGTERM));
+    });
+}
+
+#[test]
 fn a_handled_stop_signal_does_not_stop() {
     story(|init| {
         let diary = Diary::default();

@@ -142,6 +142,16 @@ const QEMU_USER_DIFFERS: &[&str] = &[
     "timers_are_listed",
     "threads_are_directories",
     "syscall_of_a_sleeper",
+    "waitid_clears_the_info_when_it_fails",
+    "nothread_is_for_ones_own_children",
+    "the_death_signal_comes_with_the_threads_end",
+    "a_subreaper_gets_the_orphan",
+    "being_a_subreaper_is_not_inherited",
+    "nocldwait_still_sends_the_signal",
+    "unknown_flags_are_cleared",
+    "a_short_sigpending_is_short",
+    "autodisarm_works_on_any_stack",
+    "states_have_their_letters",
 ];
 
 /// What only root can try: another identity, other people's files and processes.

@@ -87,8 +87,8 @@ pub fn copy_string_from_user(to: &mut [u8], from: u64) -> Result<usize, BadAddre
     string_length(unsafe { __copy_string_from_user(to.as_mut_ptr(), from, to.len()) })
 }
 
-/// The same into memory that holds nothing yet. The bytes of the string are filled then.
-#[inline(always)]
+/// The same into memory that holds nothing yet. The bytes of the string are filled then. (Not marked for inlining: other
+/// crates do not see the assembly's symbols.)
 pub fn copy_string_to_uninit(to: &mut [MaybeUninit<u8>], from: u64) -> Result<usize, BadAddress> {
     // SAFETY: as above.
     string_length(unsafe { __copy_string_from_user(to.as_mut_ptr().cast(), from, to.len()) })

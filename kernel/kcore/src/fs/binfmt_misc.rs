@@ -11,7 +11,7 @@ use abi::stat::{S_IFDIR, S_IFREG, dirent_type};
 use super::dentry::Dentry;
 use super::file::{DirSink, File, FileOps, OpsRef};
 use super::inode::{Inode, InodeOps, InodeParts, OpenRequest, SetAttributes};
-use super::libfs::{dir_seek, emit_dots, read_text, shared};
+use super::libfs::{self, OpenDir, read_text, shared};
 use super::proc::take_written;
 use super::proc::text::Text;
 use super::super_block::{FsType, MountRequest, SuperBlock, SuperOps};
@@ -67,26 +67,15 @@ impl InodeOps for Root {
     }
 
     fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
-        Ok(shared(RootDirectory))
+        Ok(shared(OpenDir(RootDirectory)))
     }
 }
 
 struct RootDirectory;
 
-impl FileOps for RootDirectory {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
+impl libfs::Listing for RootDirectory {
     /// An entry's offset is its inode number: they grow with each registration.
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
         let handlers = misc::handlers();
         let fixed = [(REGISTER_INO, &b"register"[..]), (STATUS_INO, b"status")];
         let formats = handlers.iter().rev().map(|handler| (handler.ino, handler.name.as_slice()));

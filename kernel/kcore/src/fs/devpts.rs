@@ -16,14 +16,13 @@ use abi::stat::{DEVPTS_SUPER_MAGIC, S_IFCHR, S_IFDIR, dirent_type, makedev};
 use hal::sync::SpinLock;
 
 use super::dentry::Dentry;
-use super::file::{DirSink, File, FileMode, FileOps, OpsRef};
+use super::file::{DirSink, File, FileMode, OpsRef};
 use super::inode::{Inode, InodeOps, InodeParts, OpenRequest};
-use super::libfs::{dir_seek, emit_dots};
+use super::libfs::{self, OpenDir};
 use super::mount::{self, Path};
 use super::namei::lookup_in;
 use super::super_block::{FsType, MountRequest, SuperBlock, SuperOps};
 use crate::Result;
-use crate::io::IoDst;
 use crate::sync::order;
 use crate::tty::Tty;
 use crate::tty::pty::{LARGEST_TABLE, PtyTable, SLAVE_MAJOR, Slave};
@@ -189,7 +188,7 @@ impl InodeOps for Root {
     }
 
     fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
-        Ok(OpsRef::Shared(Arc::new(RootDir(self.0.clone()))))
+        Ok(OpsRef::Shared(Arc::new(OpenDir(RootDir(self.0.clone())))))
     }
 }
 
@@ -208,20 +207,9 @@ impl InodeOps for Node {
 
 struct RootDir(Arc<Instance>);
 
-impl FileOps for RootDir {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
+impl libfs::Listing for RootDir {
     /// ptmx at offset 2, slave n at n + 3.
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
         if *offset == 2 {
             if !sink.emit(b"ptmx", 2, dirent_type(S_IFCHR), FIRST_INO) {
                 return Ok(());

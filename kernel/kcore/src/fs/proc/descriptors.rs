@@ -12,10 +12,9 @@ use super::process::{Subject, ino_of, owned_parts, parse_pid};
 use super::text::{DIGITS, Text, decimal};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
-use crate::fs::file::{DirSink, File, FileMode, FileOps, OffsetRule, OpsRef};
+use crate::fs::file::{DirSink, File, FileMode, OffsetRule, OpsRef};
 use crate::fs::inode::{Inode, InodeOps, OpenRequest};
-use crate::fs::libfs::{dir_seek, emit_dots};
-use crate::io::IoDst;
+use crate::fs::libfs;
 
 /// Which of the two directories.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,20 +98,13 @@ fn push_octal(text: &mut Text, value: u32) {
 /// `/proc/PID/fd` or `fdinfo`, open: the offset is the descriptor plus 2.
 pub(super) struct Listing(pub Subject);
 
-impl FileOps for Listing {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
+impl libfs::Listing for Listing {
+    fn check(&self) -> Result<()> {
+        self.0.task().map(drop).map_err(|_| Errno::ENOENT)
     }
 
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
         let task = self.0.task().map_err(|_| Errno::ENOENT)?;
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
         let Some(files) = task.files_if_any() else { return Ok(()) };
         while let Some((fd, open)) = files.next_open(usize::try_from(*offset - 2).unwrap_or(usize::MAX)) {
             drop(open);

@@ -12,7 +12,7 @@ use super::text::Text;
 use crate::Result;
 use crate::fs::file::{DirSink, File, FileOps, OpsRef};
 use crate::fs::inode::{Inode, InodeOps, InodeParts, LinkTarget, OpenRequest};
-use crate::fs::libfs::{dir_seek, emit_dots, shared};
+use crate::fs::libfs::{self, shared};
 use crate::fs::mount::{self, Path};
 use crate::fs::namei::display_path;
 use crate::fs::pseudo::{self, PseudoFs};
@@ -153,27 +153,12 @@ impl InodeOps for NamespaceLink {
 /// `/proc/PID/ns`, open.
 pub(super) struct NamespaceListing(pub Subject);
 
-impl FileOps for NamespaceListing {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
-        let first = usize::try_from(*offset - 2).unwrap_or(usize::MAX);
-        for (index, (name, ..)) in NAMESPACES.iter().enumerate().skip(first) {
-            let (ino, next) = (ino_of(self.0.pid.global(), 64 + index as u64), index as u64 + 3);
-            if !sink.emit(name.as_bytes(), ino, dirent_type(S_IFLNK), next) {
-                return Ok(());
-            }
-            *offset = next;
-        }
+impl libfs::Listing for NamespaceListing {
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
+        libfs::emit_indexed(NAMESPACES, sink, offset, |sink, index, (name, ..), next| {
+            let ino = ino_of(self.0.pid.global(), 64 + index as u64);
+            sink.emit(name.as_bytes(), ino, dirent_type(S_IFLNK), next)
+        });
         Ok(())
     }
 }

@@ -11,11 +11,10 @@ use abi::stat::{S_IFLNK, dirent_type};
 use super::process::{Subject, ino_of, owned_parts};
 use super::text::Text;
 use crate::Result;
-use crate::fs::file::{DirSink, File, FileOps, OpsRef};
+use crate::fs::file::{DirSink, File, OpsRef};
 use crate::fs::inode::{Inode, InodeOps, LinkTarget, OpenRequest};
-use crate::fs::libfs::{dir_seek, emit_dots};
+use crate::fs::libfs;
 use crate::fs::mount::Path;
-use crate::io::IoDst;
 use crate::mm::Backing;
 use crate::task::current;
 
@@ -90,28 +89,12 @@ impl InodeOps for MapLink {
 /// The directory, open.
 pub(super) struct Listing(pub Subject);
 
-impl FileOps for Listing {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
-        let first = usize::try_from(*offset - 2).unwrap_or(usize::MAX);
-        for (index, (start, end, ..)) in areas(&self.0)?.iter().enumerate().skip(first) {
-            let next = index as u64 + 3;
+impl libfs::Listing for Listing {
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
+        libfs::emit_indexed(areas(&self.0)?, sink, offset, |sink, index, (start, end, ..), next| {
             let ino = ino_of(self.0.pid.global(), FIRST_INO + index as u64);
-            if !sink.emit(&name_of(*start, *end), ino, dirent_type(S_IFLNK), next) {
-                return Ok(());
-            }
-            *offset = next;
-        }
+            sink.emit(&name_of(start, end), ino, dirent_type(S_IFLNK), next)
+        });
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ use abi::stat::{PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dirent_type
 use super::dentry::Dentry;
 use super::file::{DirSink, File, FileOps, OpsRef};
 use super::inode::{Inode, InodeOps, InodeParts, LinkTarget, OpenRequest, SetAttributes};
-use super::libfs::{dir_seek, emit_dots, read_text, shared};
+use super::libfs::{self, OpenDir, read_text, shared};
 use super::super_block::{FsType, MountRequest, SuperBlock};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
@@ -156,7 +156,7 @@ impl InodeOps for Fixed {
 
     fn open(&self, _inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
         Ok(match self.0.node {
-            Node::Dir(entries) => shared(FixedDir(entries)),
+            Node::Dir(entries) => shared(OpenDir(FixedDir(entries))),
             Node::Text(show) => shared(TextFile { show, store: None, text: Mutex::new(Vec::new()) }),
             Node::Setting(show, store) => shared(TextFile { show, store: Some(store), text: Mutex::new(Vec::new()) }),
             Node::Ops(open) => open(request)?,
@@ -172,34 +172,18 @@ fn find(entries: &'static [Entry], name: &[u8]) -> Result<&'static Entry> {
 /// An open directory of fixed entries.
 struct FixedDir(&'static [Entry]);
 
-impl FileOps for FixedDir {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if emit_dots(file, sink, offset) {
-            emit_fixed(self.0, sink, offset);
-        }
+impl libfs::Listing for FixedDir {
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
+        emit_fixed(self.0, sink, offset);
         Ok(())
     }
 }
 
 /// Emits fixed entries, the first at offset 2. `false`: the sink is full.
 fn emit_fixed(entries: &[Entry], sink: &mut dyn DirSink, offset: &mut u64) -> bool {
-    let first = usize::try_from(*offset - 2).unwrap_or(usize::MAX);
-    for (index, entry) in entries.iter().enumerate().skip(first) {
-        let next = index as u64 + 3;
-        if !sink.emit(entry.name.as_bytes(), next, dirent_type(entry.mode() & S_IFMT), next) {
-            return false;
-        }
-        *offset = next;
-    }
-    true
+    libfs::emit_indexed(entries, sink, offset, |sink, _, entry, next| {
+        sink.emit(entry.name.as_bytes(), next, dirent_type(entry.mode() & S_IFMT), next)
+    })
 }
 
 /// An open text.
@@ -298,26 +282,15 @@ impl InodeOps for Root {
     }
 
     fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
-        Ok(OpsRef::Static(&RootDir))
+        Ok(OpsRef::Static(&OpenDir(RootDir)))
     }
 }
 
 /// The root directory, open: the fixed entries, then the processes by number.
 struct RootDir;
 
-impl FileOps for RootDir {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
+impl libfs::Listing for RootDir {
+    fn list(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
         if *offset < FIRST_PROCESS && !emit_fixed(global::ENTRIES, sink, offset) {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use super::{
 use crate::Result;
 use crate::fs::file::{DirSink, File, FileOps, OpsRef};
 use crate::fs::inode::{Attributes, Inode, InodeOps, InodeParts, LinkTarget, OpenRequest, SetAttributes};
-use crate::fs::libfs::{dir_seek, emit_dots, shared};
+use crate::fs::libfs::{self, OpenDir, shared};
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
 use crate::task::{Pid, Task, current, tree};
@@ -234,7 +234,7 @@ impl InodeOps for Directory {
 
     fn open(&self, inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
         options::may_enter(&inode.sb, &*self.0.task().map_err(|_| Errno::ENOENT)?)?;
-        Ok(shared(DirectoryFile(self.0.clone())))
+        Ok(shared(OpenDir(DirectoryFile(self.0.clone()))))
     }
 }
 
@@ -242,33 +242,20 @@ struct DirectoryFile(Subject);
 
 /// The process whose `/proc/PID` an open directory is: pidfd_send_signal(2) takes such a descriptor too.
 pub fn process_of_directory(file: &File) -> Option<Arc<Pid>> {
-    let Subject { pid, scope } = &file.ops_as::<DirectoryFile>()?.0;
+    let Subject { pid, scope } = &file.ops_as::<OpenDir<DirectoryFile>>()?.0.0;
     (*scope == Scope::Process).then(|| pid.clone())
 }
 
-impl FileOps for DirectoryFile {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
+impl libfs::Listing for DirectoryFile {
+    fn check(&self) -> Result<()> {
+        self.0.task().map(drop).map_err(|_| Errno::ENOENT)
     }
 
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        self.0.task().map_err(|_| Errno::ENOENT)?;
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
-        let first = usize::try_from(*offset - 2).unwrap_or(usize::MAX);
-        for (index, entry) in ENTRIES.iter().enumerate().skip(first) {
-            let next = index as u64 + 3;
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
+        libfs::emit_indexed(&ENTRIES, sink, offset, |sink, index, entry, next| {
             let ino = ino_of(self.0.pid.global(), index as u64 + 2);
-            if entry.is_in(self.0.scope) && !sink.emit(entry.name.as_bytes(), ino, dirent_type(entry.mode), next) {
-                return Ok(());
-            }
-            *offset = next;
-        }
+            !entry.is_in(self.0.scope) || sink.emit(entry.name.as_bytes(), ino, dirent_type(entry.mode), next)
+        });
         Ok(())
     }
 }
@@ -327,16 +314,16 @@ impl InodeOps for Member {
             }
             ProcessNode::Descriptors | ProcessNode::DescriptorInfo => {
                 subject.accessible_task()?;
-                shared(descriptors::Listing(subject))
+                shared(OpenDir(descriptors::Listing(subject)))
             }
-            ProcessNode::Tasks => shared(TaskListing(subject)),
+            ProcessNode::Tasks => shared(OpenDir(TaskListing(subject))),
             ProcessNode::Namespaces => {
                 subject.accessible_task()?;
-                shared(links::NamespaceListing(subject))
+                shared(OpenDir(links::NamespaceListing(subject)))
             }
             ProcessNode::MappedFiles => {
                 subject.accessible_task()?;
-                shared(map_files::Listing(subject))
+                shared(OpenDir(map_files::Listing(subject)))
             }
             ProcessNode::Memory => {
                 subject.accessible_task()?;
@@ -393,19 +380,8 @@ fn lookup_thread(dir: &Arc<Inode>, subject: &Subject, name: &[u8]) -> Result<Arc
 /// `/proc/PID/task`, open.
 struct TaskListing(Subject);
 
-impl FileOps for TaskListing {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn seek(&self, _file: &File, offset: &mut u64, change: i64, whence: u32) -> Result<u64> {
-        dir_seek(offset, change, whence)
-    }
-
-    fn iterate(&self, file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        if !emit_dots(file, sink, offset) {
-            return Ok(());
-        }
+impl libfs::Listing for TaskListing {
+    fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
         let namespaces = current().namespaces();
         for pid in threads_of(&self.0)? {
             let number = pid.number_in(namespaces.pid());

@@ -110,6 +110,11 @@ fn result_of(received: &Received, flags: u32) -> usize {
     if flags & s::MSG_TRUNC != 0 { received.whole } else { received.length }
 }
 
+fn read_header(message: UserPtr<s::Msghdr>) -> Result<s::Msghdr> {
+    let header = message.read()?;
+    if header.msg_namelen < 0 { Err(Errno::EINVAL) } else { Ok(header) }
+}
+
 /// The buffers of a message: `EMSGSIZE` for too many of them (sendmsg(2)).
 fn buffers(header: &s::Msghdr) -> Result<Vec<crate::io::UserRun>> {
     let count = u32::try_from(header.msg_iovlen).map_err(|_| Errno::EMSGSIZE)?;
@@ -131,11 +136,8 @@ fn send_one(
     message: UserPtr<s::Msghdr>,
     flags: u32,
 ) -> Result<usize> {
-    let header = message.read()?;
+    let header = read_header(message)?;
     let how = transfer(file, flags, SEND_FLAGS)?;
-    if header.msg_namelen < 0 {
-        return Err(Errno::EINVAL);
-    }
     // ____sys_sendmsg: a longer name is cut.
     let name_length = header.msg_namelen.min(SOCKADDR_STORAGE as i32);
     let to = match (header.msg_name, name_length) {
@@ -218,11 +220,8 @@ fn receive_one(
     message: UserPtr<s::Msghdr>,
     flags: u32,
 ) -> Result<usize> {
-    let header = message.read()?;
+    let header = read_header(message)?;
     let how = transfer(file, flags, RECEIVE_FLAGS)?;
-    if header.msg_namelen < 0 {
-        return Err(Errno::EINVAL);
-    }
     let received = socket.receive(&mut IoDst::user_vector(buffers(&header)?), how)?;
     let result = result_of(&received, flags);
     let mut shown = flags & s::MSG_CMSG_CLOEXEC;
@@ -271,9 +270,14 @@ impl Control {
         let whole = HEADER + data.len();
         let length = whole.min(self.left);
         self.cut |= length < whole;
+        UserPtr::<u8>::new(self.at + HEADER as u64).write_many(&data[..length - HEADER])?;
+        self.finish(kind, length)
+    }
+
+    /// Writes the header of a message whose `length` bytes, header included, are there, and goes behind it.
+    fn finish(&mut self, kind: i32, length: usize) -> Result<()> {
         let head = s::Cmsghdr { cmsg_len: length as u64, cmsg_level: s::SOL_SOCKET as i32, cmsg_type: kind };
         UserPtr::new(self.at).write(&head)?;
-        UserPtr::<u8>::new(self.at + HEADER as u64).write_many(&data[..length - HEADER])?;
         let space = aligned(length).min(self.left);
         self.at += space as u64;
         self.left -= space;
@@ -302,17 +306,7 @@ impl Control {
             stored += 1;
         }
         self.cut |= stored < total;
-        if stored == 0 {
-            return Ok(());
-        }
-        let length = HEADER + stored * size_of::<i32>();
-        let head = s::Cmsghdr { cmsg_len: length as u64, cmsg_level: s::SOL_SOCKET as i32, cmsg_type: s::SCM_RIGHTS };
-        UserPtr::new(self.at).write(&head)?;
-        let space = aligned(length).min(self.left);
-        self.at += space as u64;
-        self.left -= space;
-        self.used += space as u64;
-        Ok(())
+        if stored == 0 { Ok(()) } else { self.finish(s::SCM_RIGHTS, HEADER + stored * size_of::<i32>()) }
     }
 }
 
@@ -320,7 +314,7 @@ impl Control {
 pub fn sendmmsg(cx: &mut Context<'_>, fd: i32, messages: UserPtr<s::Mmsghdr>, count: u32, flags: u32) -> Result<usize> {
     with_socket(cx, fd, |file, socket| {
         let send = |message: UserPtr<s::Msghdr>| send_one(cx, file, socket, message, flags);
-        each_message(messages, count, send, |_| false)
+        each_message(messages, count, send, || false)
     })
 }
 
@@ -349,15 +343,17 @@ pub fn recvmmsg(
             }
             Ok(length)
         };
-        each_message(messages, count, receive, |_| crate::time::monotonic_ns() >= deadline)
+        each_message(messages, count, receive, || crate::time::monotonic_ns() >= deadline)
     })
 }
 
+/// Transfers messages until one fails or it is `enough`, and stores the length of each. The error of the first is the
+/// call's; a later one is left for the next call.
 fn each_message(
     messages: UserPtr<s::Mmsghdr>,
     count: u32,
     mut transfer: impl FnMut(UserPtr<s::Msghdr>) -> Result<usize>,
-    enough: impl Fn(usize) -> bool,
+    enough: impl Fn() -> bool,
 ) -> Result<usize> {
     let mut done = 0;
     while done < (count as usize).min(MAX_MESSAGES) {
@@ -370,7 +366,7 @@ fn each_message(
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
         }
-        if enough(done) {
+        if enough() {
             break;
         }
     }

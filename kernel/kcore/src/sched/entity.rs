@@ -17,8 +17,8 @@ pub struct Entity {
     pub(super) exec_start: AtomicU64,
     /// When the current turn began.
     pub(super) turn_start: AtomicU64,
-    /// Frames of `preempt` on its stack. Touched by the task alone.
-    pub(super) preempt_nesting: AtomicU32,
+    /// Frames of `preempt` on its stack, in a debug build. Touched by the task alone.
+    pub(super) preempt_nesting: AtomicI32,
     /// Run time in all, ns.
     pub sum_exec_ns: AtomicU64,
     /// Nice value, -20 to 19.
@@ -47,7 +47,7 @@ impl Entity {
             vruntime: AtomicU64::new(0),
             exec_start: AtomicU64::new(0),
             turn_start: AtomicU64::new(0),
-            preempt_nesting: AtomicU32::new(0),
+            preempt_nesting: AtomicI32::new(0),
             sum_exec_ns: AtomicU64::new(0),
             nice: AtomicI32::new(nice),
             weight: AtomicU32::new(weight_of_nice(nice)),

@@ -163,15 +163,21 @@ pub fn schedule() {
 /// preemption off in `preempt_schedule_irq`).
 pub fn preempt() {
     let masked = cpu::irq_save();
-    let task = crate::task::current();
-    let nesting = &task.sched.preempt_nesting;
-    let outer = nesting.fetch_add(1, Ordering::Relaxed);
-    debug_assert!(outer < MAX_PREEMPT_NESTING, "a task is preempted while it is preempted");
+    count_preemption(1);
     while hal::thread::current_work().load(Ordering::SeqCst) & work::RESCHED != 0 {
         reschedule(Reason::Preempt);
     }
-    nesting.fetch_sub(1, Ordering::Relaxed);
+    count_preemption(-1);
     cpu::irq_restore(masked);
+}
+
+/// In a debug build, counts the frames of [`preempt`] on the current stack. Two are possible: an interrupt at the very end
+/// of a preemption that began with interrupts on.
+fn count_preemption(change: i32) {
+    if cfg!(debug_assertions) {
+        let before = crate::task::current().sched.preempt_nesting.fetch_add(change, Ordering::Relaxed);
+        assert!(before + change <= 2, "a task is preempted while it is preempted");
+    }
 }
 
 /// sched_yield(2): lets the others of the same class go first.
@@ -194,9 +200,6 @@ impl Drop for Pinned {
         cpu::preempt_enable_no_resched();
     }
 }
-
-/// How many frames of [`preempt`] one stack can have: an interrupt at the very end of one that began with interrupts on.
-const MAX_PREEMPT_NESTING: u32 = 2;
 
 fn reschedule(reason: Reason) {
     let (cpu, mut queue) = QUEUES.lock_this();

@@ -364,9 +364,9 @@ pub(crate) fn recalculate(task: &Task) {
     }
 }
 
-/// Takes back the mark that a signal waits when none does any more, and says whether that was so. A sender marks the task
-/// after it has queued the signal, and the task may have taken it in between: a wait that is never restarted must not end
-/// for that. (Linux marks under the lock that the signal is taken under.)
+/// Takes back the mark that a signal waits when none does any more, and says whether that was so: the mark of a shared
+/// signal that another thread took, or of one that this thread took in the same call, must not end a wait that is never
+/// restarted. (Linux computes the mark anew whenever it takes a signal, `recalc_sigpending`.)
 fn forget_stale_mark(task: &Task) -> bool {
     task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
     let (exiting, stopping) = task.group.signals.ending_or_stopping();

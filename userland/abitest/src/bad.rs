@@ -111,8 +111,9 @@ fn buffers_that_end_in_nothing() -> Outcome {
     let fd = open("f", O_RDWR, 0)?;
     // What fits is read.
     same!(sys!(SYS_read, fd, edge - 100, 1000)?, 100);
+    // How much of the last word is cleared is the processor's affair: Linux on arm64 stops at 96.
     let zero = open("/dev/zero", O_RDONLY, 0)?;
-    same!(sys!(SYS_read, zero, edge - 100, 1000)?, 100);
+    holds!((96..=100).contains(&sys!(SYS_read, zero, edge - 100, 1000)?));
     let (_reader, writer) = pipe(0)?;
     let result = sys!(SYS_write, writer, edge - 100, 1000);
     holds!(matches!(result, Ok(100) | Err(Errno(EFAULT))));

@@ -13,9 +13,9 @@ use super::{Context, UserPtr};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::pidfd::{self, PidFd};
-use crate::fs::proc::{may_look_into, process_of_directory};
+use crate::fs::proc::process_of_directory;
 use crate::signal;
-use crate::task::{self, Pid, Task};
+use crate::task::{self, AccessMode, Pid, Task, ptrace_may_access};
 
 /// pidfd_open(2): a process, so the number of its first thread; `EINVAL` for another thread's.
 pub fn pidfd_open(cx: &mut Context<'_>, pid: i32, flags: u32) -> Result<usize> {
@@ -86,9 +86,7 @@ pub fn pidfd_getfd(cx: &mut Context<'_>, pidfd: i32, fd: i32, flags: u32) -> Res
     }
     let file = cx.task.files().get(pidfd)?;
     let target = file.ops_as::<PidFd>().ok_or(Errno::EBADF)?.pid().task().ok_or(Errno::ESRCH)?;
-    if !may_look_into(&target) {
-        return Err(Errno::EPERM);
-    }
+    ptrace_may_access(&target, AccessMode::ATTACH_REALCREDS)?;
     // A process that has ended has no table (pidfd_getfd(2) ESRCH).
     let wanted = target.files_if_any().ok_or(Errno::ESRCH)?.get_any(fd)?;
     let new = cx.task.files().add(wanted, 0, cx.task.rlimit(RLIMIT_NOFILE), OnExec::Close)?;
@@ -110,9 +108,8 @@ mod kcmp_type {
 pub fn kcmp(cx: &mut Context<'_>, pid1: i32, pid2: i32, kind: i32, index1: u64, index2: u64) -> Result<usize> {
     let _ = cx;
     let (one, two) = (task::find_or_esrch(pid1)?, task::find_or_esrch(pid2)?);
-    if !may_look_into(&one) || !may_look_into(&two) {
-        return Err(Errno::EPERM);
-    }
+    ptrace_may_access(&one, AccessMode::READ_REALCREDS)?;
+    ptrace_may_access(&two, AccessMode::READ_REALCREDS)?;
     match kind {
         kcmp_type::FILE => Ok(compare(address(&file_of(&one, index1)?), address(&file_of(&two, index2)?))),
         kcmp_type::VM => Ok(compare(one.mm().as_ref().map_or(0, address), two.mm().as_ref().map_or(0, address))),

@@ -56,6 +56,7 @@ pub fn prctl(cx: &mut Context<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64,
         pr::PR_SET_THP_DISABLE | pr::PR_GET_THP_DISABLE => thp_disable(task, option, args),
         pr::PR_MCE_KILL | pr::PR_MCE_KILL_GET => memory_error_policy(task, option, args),
         pr::PR_SET_IO_FLUSHER | pr::PR_GET_IO_FLUSHER => io_flusher(task, option, args),
+        pr::PR_SET_PTRACER => crate::task::yama::set_ptracer(arg2).map(|()| 0),
         pr::PR_SET_MM => super::prctl_mm::set_mm(task, arg2, arg3, arg4, arg5),
         pr::PR_GET_TID_ADDRESS => {
             UserPtr::<u64>::new(arg2).write(&task.clear_child_tid.load(Ordering::Relaxed))?;

@@ -4,6 +4,7 @@
 //! Who guards what: atomics are written by the task itself or by their one named writer; each `SpinLock` field guards
 //! itself; family relations are in [`tree`] under one lock; scheduler fields belong to the run-queue lock.
 
+pub mod access;
 pub mod clone;
 pub mod coredump;
 pub mod creds;
@@ -23,6 +24,7 @@ pub mod tree;
 pub mod unshare;
 pub mod usage;
 pub mod wait;
+pub mod yama;
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -43,6 +45,7 @@ use crate::sync::{Completion, WaitQueue, order};
 use crate::time::process_timers::RealTimeWatch;
 use crate::tty::Tty;
 
+pub use access::{AccessMode, ptrace_may_access};
 pub use creds::Creds;
 pub use own::OwnFields;
 pub use pid::{Pid, PidNamespace};
@@ -176,6 +179,8 @@ pub struct ThreadGroup {
     pub oom_score_adj: AtomicI32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
+    /// PR_SET_PTRACER.
+    pub(crate) ptracer: SpinLock<yama::Allowed>,
 }
 
 /// The task that runs this code.
@@ -459,6 +464,7 @@ impl ThreadGroup {
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicU32::new(1),
+            ptracer: SpinLock::new(order::TASK_FIELDS, yama::Allowed::default()),
         })
     }
 

@@ -34,7 +34,7 @@ use super::super_block::{FsType, MountRequest, SuperBlock};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
-use crate::task::{OwnFields, Task, current, tree};
+use crate::task::{AccessMode, OwnFields, Task, current, ptrace_may_access, tree};
 use options::ProcSuper;
 pub use process::process_of_directory;
 use text::Text;
@@ -315,19 +315,7 @@ impl libfs::Listing for RootDir {
     }
 }
 
-/// Whether the current process may look into `task` as a debugger may (Linux `ptrace_may_access`,
-/// PTRACE_MODE_READ_FSCREDS; ptrace(2) "Ptrace access mode checking").
+/// Whether the current process may look into `task` (PTRACE_MODE_READ_FSCREDS).
 pub fn may_look_into(task: &Task) -> bool {
-    let me = current();
-    if Arc::ptr_eq(&me.group, &task.group) {
-        return true;
-    }
-    let (own, other) = (me.creds(), task.creds());
-    if own.capable(abi::capability::CAP_SYS_PTRACE) {
-        return true;
-    }
-    let same_user = [other.uid, other.euid, other.suid].iter().all(|uid| *uid == own.fsuid);
-    let same_group = [other.gid, other.egid, other.sgid].iter().all(|gid| *gid == own.fsgid);
-    let dumpable = task.group.dumpable.load(core::sync::atomic::Ordering::Relaxed) == 1;
-    same_user && same_group && dumpable && other.cap_permitted & !own.cap_permitted == 0
+    ptrace_may_access(task, AccessMode::READ_FSCREDS).is_ok()
 }

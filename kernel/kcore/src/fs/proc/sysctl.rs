@@ -14,7 +14,7 @@ use crate::Result;
 use crate::fs::{fdtable, file, permission, pipe};
 use crate::mm::{MMAP_MIN_ADDR, oom, settings};
 use crate::sync::order;
-use crate::task::{clone, coredump, current};
+use crate::task::{clone, coredump, current, yama};
 use crate::tty::pty;
 use crate::{printk, random, version};
 
@@ -100,7 +100,7 @@ static PTY: &[Entry] = &[
     Entry::text("reserve", |text| number(text, pty::RESERVED_PTYS.into())),
 ];
 
-static YAMA: &[Entry] = &[Entry::text("ptrace_scope", |text| number(text, 0))];
+static YAMA: &[Entry] = &[Entry::setting("ptrace_scope", |text| number(text, yama::scope().into()), set_ptrace_scope)];
 
 static VM: &[Entry] = &[
     // Strict accounting (2) is refused, not ignored.
@@ -182,6 +182,10 @@ fn core_pattern(text: &mut Text) -> Result<()> {
 fn set_core_pattern(value: &[u8]) -> Result<()> {
     coredump::set_pattern(value.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default());
     Ok(())
+}
+
+fn set_ptrace_scope(value: &[u8]) -> Result<()> {
+    yama::set_scope(parse_number(value)?)
 }
 
 fn set_suid_dumpable(value: &[u8]) -> Result<()> {

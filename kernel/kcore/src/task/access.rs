@@ -1,0 +1,79 @@
+//! May this process look into that one? ptrace(2) "Ptrace access mode checking": the one check behind ptrace, process_vm_readv,
+//! kcmp, pidfd_getfd and what `/proc/PID` shows to some only. [`yama`](super::yama) narrows what attaching may do.
+
+use core::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::capability::CAP_SYS_PTRACE;
+
+use super::{Task, current, yama};
+use crate::Result;
+
+/// What is to be done to the other process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Intent {
+    /// To look (PTRACE_MODE_READ): `/proc/PID/maps`, kcmp.
+    Read,
+    /// To change, or to stop (PTRACE_MODE_ATTACH): ptrace, process_vm_writev, `/proc/PID/mem`.
+    Attach,
+}
+
+/// Which of the caller's ids count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identity {
+    /// File-system ids and effective capabilities (PTRACE_MODE_FSCREDS), for what is reached through a file.
+    FileSystem,
+    /// Real ids and permitted capabilities (PTRACE_MODE_REALCREDS), for system calls.
+    Real,
+}
+
+/// PTRACE_MODE_*.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccessMode {
+    /// What for.
+    pub intent: Intent,
+    /// As who.
+    pub identity: Identity,
+}
+
+impl AccessMode {
+    /// PTRACE_MODE_READ_FSCREDS.
+    pub const READ_FSCREDS: Self = Self { intent: Intent::Read, identity: Identity::FileSystem };
+    /// PTRACE_MODE_READ_REALCREDS.
+    pub const READ_REALCREDS: Self = Self { intent: Intent::Read, identity: Identity::Real };
+    /// PTRACE_MODE_ATTACH_FSCREDS.
+    pub const ATTACH_FSCREDS: Self = Self { intent: Intent::Attach, identity: Identity::FileSystem };
+    /// PTRACE_MODE_ATTACH_REALCREDS.
+    pub const ATTACH_REALCREDS: Self = Self { intent: Intent::Attach, identity: Identity::Real };
+}
+
+/// Whether the current task may have `mode` of access to `task`; `EPERM` (Linux `__ptrace_may_access`), which the caller
+/// turns into the error of its own interface.
+pub fn ptrace_may_access(task: &Task, mode: AccessMode) -> Result<()> {
+    let me = current();
+    // Threads of one process have no secrets from each other, whatever their credentials.
+    if core::ptr::eq(&*me.group, &*task.group) {
+        return Ok(());
+    }
+    let (own, other) = (me.creds(), task.creds());
+    let is_privileged = own.capable(CAP_SYS_PTRACE);
+    let (uid, gid, capabilities) = match mode.identity {
+        Identity::FileSystem => (own.fsuid, own.fsgid, own.cap_effective),
+        Identity::Real => (own.uid, own.gid, own.cap_permitted),
+    };
+    let is_same_user = [other.euid, other.suid, other.uid] == [uid; 3];
+    let is_same_group = [other.egid, other.sgid, other.gid] == [gid; 3];
+    // A process that changed its identity, or is not to be dumped, belongs to the privileged. One without memory
+    // (a zombie) has nothing to hide.
+    let is_open = task.group.dumpable.load(Ordering::Relaxed) == 1 || task.with_mm(|mm| mm.is_none());
+    // Nobody reaches more capabilities through a debugger (Linux `cap_ptrace_access_check`).
+    let has_no_more = other.cap_permitted & !capabilities == 0;
+    let is_entitled = is_privileged || is_same_user && is_same_group && is_open && has_no_more;
+    if !is_entitled {
+        return Err(Errno::EPERM);
+    }
+    match mode.intent {
+        Intent::Read => Ok(()),
+        Intent::Attach => yama::may_attach(&me, task, is_privileged),
+    }
+}

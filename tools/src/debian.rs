@@ -3,6 +3,8 @@
 //!
 //! Packages are unpacked and not installed: no maintainer script runs. What those would have left is written here
 //! ([`FILES`]). The layout is Debian's merged one: `/bin`, `/sbin` and `/lib` are links into `/usr`.
+//!
+//! `EXTRA=rt-tests` is a smaller one of the same kind: cyclictest and hackbench, which `make bench` runs on both kernels.
 
 use anyhow::{Result, ensure};
 use std::fs;
@@ -13,6 +15,26 @@ use std::process::{Command, Stdio};
 use crate::apt::{Apt, Architecture, Release};
 use crate::steps::Step;
 use crate::workspace;
+
+/// A root file system made of packages, in `build/<name>/root`.
+pub struct PackageSet {
+    /// As in `EXTRA=name`.
+    name: &'static str,
+    packages: &'static [&'static str],
+    /// Path and text of files that the packages' installation would have made.
+    files: &'static [(&'static str, &'static str)],
+}
+
+/// The everyday programs.
+pub const DEBIAN: PackageSet = PackageSet { name: "debian", packages: PACKAGES, files: FILES };
+/// cyclictest and hackbench.
+pub const RT_TESTS: PackageSet =
+    PackageSet { name: "rt-tests", packages: &["rt-tests", "libnuma1", "libc6", "libgcc-s1"], files: &[] };
+
+/// The set that `EXTRA=name` means.
+pub fn set(name: &Path) -> Option<&'static PackageSet> {
+    [&DEBIAN, &RT_TESTS].into_iter().find(|set| Path::new(set.name) == name)
+}
 
 /// What is unpacked. Dependencies are written out, so that the set is the same wherever it is made.
 const PACKAGES: &[&str] = &[
@@ -95,40 +117,42 @@ const FILES: &[(&str, &str)] = &[
     ("etc/shadow", "root:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"),
 ];
 
-/// The folder, made when there is none or the list of packages is another.
-pub fn root() -> Result<PathBuf> {
-    let target = workspace::build("debian/root");
-    let stamp = workspace::build("debian/packages");
-    let list = PACKAGES.join("\n");
-    if target.is_dir() && fs::read_to_string(&stamp).is_ok_and(|text| text == list) {
-        return Ok(target);
-    }
-    let partial = workspace::build("debian/partial");
-    for folder in [&target, &partial] {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
+impl PackageSet {
+    /// The folder, made when there is none or the list of packages is another.
+    pub fn root(&self) -> Result<PathBuf> {
+        let target = workspace::build(&format!("{}/root", self.name));
+        let stamp = workspace::build(&format!("{}/packages", self.name));
+        let list = self.packages.join("\n");
+        if target.is_dir() && fs::read_to_string(&stamp).is_ok_and(|text| text == list) {
+            return Ok(target);
         }
+        let partial = workspace::build(&format!("{}/partial", self.name));
+        for folder in [&target, &partial] {
+            if folder.exists() {
+                fs::remove_dir_all(folder)?;
+            }
+        }
+        for (link, directory) in LINKS {
+            fs::create_dir_all(partial.join(directory))?;
+            symlink(directory, partial.join(link))?;
+        }
+        let apt = Apt::open(Architecture::Arm64)?;
+        let packages = self.packages.iter().map(|package| apt.download(package, Release::Stable));
+        let packages = packages.collect::<Result<Vec<PathBuf>>>()?;
+        let step = Step::start(&format!("Unpacking the packages of {}", self.name));
+        for package in &packages {
+            unpack(package, &partial)?;
+        }
+        for (name, text) in self.files {
+            let path = partial.join(name);
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(path, text)?;
+        }
+        fs::rename(&partial, &target)?;
+        fs::write(&stamp, list)?;
+        step.done("");
+        Ok(target)
     }
-    for (link, directory) in LINKS {
-        fs::create_dir_all(partial.join(directory))?;
-        symlink(directory, partial.join(link))?;
-    }
-    let apt = Apt::open(Architecture::Arm64)?;
-    let packages = PACKAGES.iter().map(|package| apt.download(package, Release::Stable));
-    let packages = packages.collect::<Result<Vec<PathBuf>>>()?;
-    let step = Step::start("Unpacking Debian's programs");
-    for package in &packages {
-        unpack(package, &partial)?;
-    }
-    for (name, text) in FILES {
-        let path = partial.join(name);
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(path, text)?;
-    }
-    fs::rename(&partial, &target)?;
-    fs::write(&stamp, list)?;
-    step.done("");
-    Ok(target)
 }
 
 /// The files of one package, through the links of the merged layout.

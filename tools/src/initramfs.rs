@@ -14,7 +14,6 @@ use std::time::UNIX_EPOCH;
 
 use crate::cpio::Archive;
 use crate::debian;
-use crate::options::DEBIAN;
 use crate::setup::Outfit;
 use crate::steps::{self, Step};
 use crate::workspace::{self, Profile, USER_TARGET};
@@ -60,11 +59,9 @@ const FILES: &[(&str, &str)] = &[
 /// Builds the user programs and the archive `build/initramfs.cpio`.
 pub fn build(outfit: &Outfit, extra: Option<&Path>) -> Result<PathBuf> {
     let target = workspace::build("initramfs.cpio");
-    match extra {
-        Some(folder) if folder == Path::new(DEBIAN) && !folder.is_dir() => {
-            build_at(outfit, Some(&debian::root()?), &target)?;
-        }
-        _ => build_at(outfit, extra, &target)?,
+    match extra.filter(|folder| !folder.is_dir()).and_then(debian::set) {
+        Some(set) => build_at(outfit, Some(&set.root()?), &target)?,
+        None => build_at(outfit, extra, &target)?,
     }
     Ok(target)
 }

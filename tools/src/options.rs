@@ -6,6 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::debian;
 use crate::workspace::Profile;
 
 /// One `make` with its variables.
@@ -13,7 +14,7 @@ use crate::workspace::Profile;
 pub struct Options {
     /// `KERNEL`: boot this image, and build none. `linux` is Debian's Linux, for comparison.
     pub kernel: Option<PathBuf>,
-    /// `EXTRA`: a folder that is laid over the root file system. `debian` is Debian's own programs.
+    /// `EXTRA`: a folder that is laid over the root file system, or the name of a set of packages ([`crate::debian`]).
     pub extra: Option<PathBuf>,
     /// `APPEND`: more words for the kernel command line.
     pub append: Option<String>,
@@ -45,9 +46,6 @@ pub struct Options {
     pub function: Option<String>,
 }
 
-/// The value of `EXTRA` that means [`crate::debian`].
-pub const DEBIAN: &str = "debian";
-
 /// How QEMU keeps time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Icount {
@@ -71,7 +69,7 @@ impl Options {
         let icount = if is_set("ICOUNT") { Icount::Instructions } else { Icount::WallClock };
         let extra = given("EXTRA").map(PathBuf::from);
         if let Some(folder) = &extra {
-            let known = folder.is_dir() || folder == Path::new(DEBIAN);
+            let known = folder.is_dir() || debian::set(folder).is_some();
             ensure!(known, "EXTRA={}: there is no such folder", folder.display());
         }
         Ok(Options {

@@ -103,7 +103,7 @@ impl Bench {
         let initrd = workspace::build("debian/initramfs.cpio");
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         if !*built {
-            initramfs::build_at(&self.outfit, Some(&debian::root()?), &initrd)?;
+            initramfs::build_at(&self.outfit, Some(&debian::DEBIAN.root()?), &initrd)?;
             *built = true;
         }
         Ok(Bench { initrd, ..self.clone() })

@@ -29,7 +29,7 @@ pub enum FaultError {
 const FAULT_AROUND: u64 = 16;
 const PAGE: u64 = PAGE_SIZE as u64;
 /// The top byte of a user address is a tag that the hardware ignores (TBI).
-const UNTAGGED: u64 = (1 << 56) - 1;
+pub(super) const UNTAGGED: u64 = (1 << 56) - 1;
 
 impl Mm {
     /// Resolves a fault of this address space.

@@ -20,6 +20,7 @@ pub mod vma;
 
 pub use fault::FaultError;
 pub use mapping::{MappedFile, Mapping};
+pub use space::remote::{Authority, Obstacle};
 pub use space::{Counters, MapRequest, Mm, Placement, VmaInfo};
 pub use vma::{Backing, Protection, Role, Vma};
 

@@ -5,7 +5,7 @@
 pub mod dump;
 mod pages;
 mod program;
-mod remote;
+pub mod remote;
 mod resize;
 mod sizes;
 

@@ -19,6 +19,7 @@ pub mod poll;
 pub mod prctl;
 mod prctl_mm;
 pub mod process;
+pub mod process_vm;
 pub mod ptr;
 pub mod random;
 pub mod sched;

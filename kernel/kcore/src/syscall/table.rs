@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, path, pidfd, pipe, poll, prctl, process, random,
-    sched, seccomp, signal, socket, system, time, xattr,
+    dir, file, futex, identity, info, limits, lock, memory, mount, path, pidfd, pipe, poll, prctl, process, process_vm,
+    random, sched, seccomp, signal, socket, system, time, xattr,
 };
 use crate::Result;
 
@@ -70,6 +70,9 @@ table! {
     PIDFD_SEND_SIGNAL(pidfd: i32, signal: i32, info: UserPtr<abi::signal::SigInfo>, flags: u32) pidfd::pidfd_send_signal;
     PIDFD_GETFD(pidfd: i32, fd: i32, flags: u32) pidfd::pidfd_getfd;
     KCMP(pid1: i32, pid2: i32, kind: i32, index1: u64, index2: u64) pidfd::kcmp;
+    // Memory of other processes: process_vm_readv(2).
+    PROCESS_VM_READV(pid: i32, local: UserPtr<file::Iovec>, local_count: u64, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_readv;
+    PROCESS_VM_WRITEV(pid: i32, local: UserPtr<file::Iovec>, local_count: u64, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_writev;
     // Identity: getpid(2), credentials(7), setpgid(2), setsid(2), prctl(2), personality(2).
     GETPID() identity::getpid;
     GETPPID() identity::getppid;

@@ -1,6 +1,7 @@
 //! May this process look into that one? ptrace(2) "Ptrace access mode checking": the one check behind ptrace, process_vm_readv,
 //! kcmp, pidfd_getfd and what `/proc/PID` shows to some only. [`yama`](super::yama) narrows what attaching may do.
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
@@ -8,6 +9,7 @@ use abi::capability::CAP_SYS_PTRACE;
 
 use super::{Task, current, yama};
 use crate::Result;
+use crate::mm::Mm;
 
 /// What is to be done to the other process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,4 +78,18 @@ pub fn ptrace_may_access(task: &Task, mode: AccessMode) -> Result<()> {
         Intent::Read => Ok(()),
         Intent::Attach => yama::may_attach(&me, task, is_privileged),
     }
+}
+
+/// The address space of `task`, for who may have `mode` of access to it; `EACCES` (Linux `mm_access`). `None`: a kernel thread,
+/// or one that has given its memory up.
+pub fn mm_access(task: &Task, mode: AccessMode) -> Result<Option<Arc<Mm>>> {
+    // The memory first: exec of a program that gains something closes the process before it shows the new memory
+    // (`task::exec`), so that the question is asked about what was found.
+    let found = task.mm();
+    let is_own = |mm: &Arc<Mm>| current().with_mm(|own| own.is_some_and(|own| Arc::ptr_eq(own, mm)));
+    if found.as_ref().is_none_or(is_own) {
+        return Ok(found);
+    }
+    ptrace_may_access(task, mode).map_err(|_| Errno::EACCES)?;
+    Ok(found)
 }

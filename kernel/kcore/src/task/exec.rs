@@ -53,8 +53,13 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     loaded.build_stack()?;
     become_only_thread(&task)?;
     let is_readable = permission::check(loaded.credentials_file().inode(), &creds, MAY_READ).is_ok();
+    let dumpable = dumpable_after(&creds, &privileges.creds, is_readable);
+    if dumpable != 1 {
+        // Closed before the new memory can be seen, while the old identity is still in force (`task::access`).
+        task.group.dumpable.store(dumpable, Ordering::SeqCst);
+    }
     commit(&task, loaded, registers);
-    settle_identity(&task, &creds, privileges, is_readable);
+    settle_identity(&task, &creds, privileges, dumpable);
     if let Some(binary) = handed_over {
         binary.open(&task);
     }
@@ -103,17 +108,24 @@ impl Drop for HandedOver {
     }
 }
 
+/// Whether the program runs as somebody else than its caller, or may do more.
+fn is_other(old: &Creds, new: &Creds) -> bool {
+    let changes = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
+    changes || new.cap_permitted & !old.cap_permitted != 0
+}
+
+/// Whether a program that `old` calls can be dumped and looked into (prctl(2) PR_SET_DUMPABLE).
+fn dumpable_after(old: &Creds, new: &Creds, is_readable: bool) -> u32 {
+    let differs = old.euid != old.uid || old.egid != old.gid;
+    if differs || is_other(old, new) || !is_readable { coredump::SUID_DUMPABLE.load(Ordering::Relaxed) } else { 1 }
+}
+
 /// Puts credentials in force, and what follows from them: dumpable, the parent's death signal, the stack limit (Linux
 /// `begin_new_exec`, `commit_creds`).
-fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, is_readable: bool) {
+fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, dumpable: u32) {
     let Privileges { creds: new, secure } = privileges;
-    let differs = old.euid != old.uid || old.egid != old.gid;
-    let changes = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
-    let gains = new.cap_permitted & !old.cap_permitted != 0;
-    let dumpable =
-        if differs || changes || gains || !is_readable { coredump::SUID_DUMPABLE.load(Ordering::Relaxed) } else { 1 };
     task.group.dumpable.store(dumpable, Ordering::Relaxed);
-    if secure || changes || gains {
+    if secure || is_other(old, &new) {
         task.parent_death_signal.store(0, Ordering::Relaxed);
     }
     if secure {

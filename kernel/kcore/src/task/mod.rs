@@ -45,7 +45,7 @@ use crate::sync::{Completion, WaitQueue, order};
 use crate::time::process_timers::RealTimeWatch;
 use crate::tty::Tty;
 
-pub use access::{AccessMode, ptrace_may_access};
+pub use access::{AccessMode, mm_access, ptrace_may_access};
 pub use creds::Creds;
 pub use own::OwnFields;
 pub use pid::{Pid, PidNamespace};

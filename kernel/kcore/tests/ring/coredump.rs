@@ -32,7 +32,7 @@ fn set(user: &mut User, path: &str, value: &str) {
     user.close(fd).unwrap();
 }
 
-fn mount_proc(user: &mut User) {
+pub(crate) fn mount_proc(user: &mut User) {
     user.scoped(|user| {
         let (kind, at) = (user.push_string("proc"), user.push_string("/proc"));
         user.call(nr::MOUNT, &[kind, at, kind, 0, 0]).unwrap();

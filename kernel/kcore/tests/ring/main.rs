@@ -22,6 +22,7 @@ mod no_memory;
 mod prctl;
 mod privileges;
 mod races;
+mod remote;
 mod sched;
 mod seccomp;
 mod signal;

@@ -1,6 +1,6 @@
 //! `/proc/PID/maps`, smaps and mem: the address space of a process.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 
 use abi::Errno;
 use hal::mem::PAGE_SIZE;
@@ -10,8 +10,8 @@ use super::text::Text;
 use crate::Result;
 use crate::fs::file::{File, FileOps};
 use crate::io::{IoDst, IoSrc};
-use crate::mm::{Backing, Mm, Role, Vma, VmaInfo};
-use crate::task::Task;
+use crate::mm::{Authority, Backing, Mm, Obstacle, Role, Vma, VmaInfo};
+use crate::task::{AccessMode, Task, mm_access};
 
 /// Columns before the name (Linux `show_vma_header_prefix` and `seq_pad`).
 const NAME_COLUMN: usize = 73;
@@ -171,48 +171,40 @@ pub(super) fn smaps_rollup(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     Ok(())
 }
 
-/// `/proc/PID/mem`, open: it keeps the address space that the process had at open.
-pub(super) struct Memory(Arc<Mm>);
+/// `/proc/PID/mem`, open. It refers to the address space that the process had at open, and does not keep it: after exec or
+/// exit a read finds nothing (Linux `mem_open`, `mem_rw`). `None`: there was none, as a kernel thread has none.
+pub(super) struct Memory(Option<Weak<Mm>>);
 
 impl Memory {
     pub(super) fn open(subject: &Subject) -> Result<Self> {
-        subject.task()?.mm().map(Self).ok_or(Errno::EACCES)
+        let mm = mm_access(&*subject.task()?, AccessMode::ATTACH_FSCREDS)?;
+        Ok(Self(mm.as_ref().map(Arc::downgrade)))
+    }
+
+    fn space(&self) -> Option<Arc<Mm>> {
+        self.0.as_ref()?.upgrade()
+    }
+}
+
+/// What a call on `mem` returns: a bad buffer always counts, a hole only if nothing came before it.
+fn outcome((done, obstacle): (usize, Option<Obstacle>), offset: &mut u64) -> Result<usize> {
+    *offset = offset.wrapping_add(done as u64);
+    match obstacle {
+        Some(Obstacle::Own) => Err(Errno::EFAULT),
+        Some(Obstacle::Remote) if done == 0 => Err(Errno::EIO),
+        _ => Ok(done),
     }
 }
 
 impl FileOps for Memory {
     fn read(&self, _file: &File, dst: &mut IoDst<'_>, offset: &mut u64) -> Result<usize> {
-        let mut chunk = [0; 512];
-        let mut done = 0;
-        while dst.remaining() > 0 {
-            let want = dst.remaining().min(chunk.len());
-            let got = self.0.read_remote(*offset, &mut chunk[..want]);
-            if got == 0 {
-                return if done > 0 { Ok(done) } else { Err(Errno::EIO) };
-            }
-            let stored = dst.put(&chunk[..got])?;
-            done += stored;
-            *offset += stored as u64;
-            if stored < want {
-                break;
-            }
-        }
-        Ok(done)
+        let Some(mm) = self.space() else { return Ok(0) };
+        outcome(mm.copy_out(Authority::Debugger, *offset, dst.remaining(), dst), offset)
     }
 
     fn write(&self, _file: &File, src: &mut IoSrc<'_>, offset: &mut u64) -> Result<usize> {
-        let mut chunk = [0; 512];
-        let mut done = 0;
-        while src.remaining() > 0 {
-            let length = src.take(&mut chunk)?;
-            let stored = self.0.write_remote(*offset, &chunk[..length]);
-            done += stored;
-            *offset += stored as u64;
-            if stored < length {
-                return if done > 0 { Ok(done) } else { Err(Errno::EIO) };
-            }
-        }
-        Ok(done)
+        let Some(mm) = self.space() else { return Ok(0) };
+        outcome(mm.copy_in(Authority::Debugger, *offset, src.remaining(), src), offset)
     }
 
     /// Addresses above 2^63 are offsets too (Linux `mem_lseek`).

@@ -325,10 +325,7 @@ impl InodeOps for Member {
                 subject.accessible_task()?;
                 shared(OpenDir(map_files::Listing(subject)))
             }
-            ProcessNode::Memory => {
-                subject.accessible_task()?;
-                shared(maps::Memory::open(&subject)?)
-            }
+            ProcessNode::Memory => shared(maps::Memory::open(&subject)?),
             ProcessNode::Link(_) => return Err(Errno::ELOOP),
         })
     }

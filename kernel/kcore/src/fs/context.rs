@@ -71,6 +71,20 @@ impl FsContext {
         drop(old);
     }
 
+    /// Goes to `new` with what is at `old` (pivot_root(2)).
+    pub fn move_root(&self, old: &Path, new: &Path) {
+        let mut gone = (None, None);
+        let mut places = self.places.lock();
+        if places.root.is_same(old) {
+            gone.0 = Some(core::mem::replace(&mut places.root, new.clone()));
+        }
+        if places.cwd.is_same(old) {
+            gone.1 = Some(core::mem::replace(&mut places.cwd, new.clone()));
+        }
+        drop(places);
+        drop(gone);
+    }
+
     /// The umask.
     #[inline]
     pub fn umask(&self) -> u32 {

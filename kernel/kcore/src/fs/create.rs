@@ -11,12 +11,12 @@ use abi::stat as s;
 
 use super::dentry::Dentry;
 use super::inode::{Inode, NewNode, Rename};
-use super::mount::Path;
+use super::mount::{self, Path};
 use super::namei::{LastKind, WalkContext, Walker, lookup_locked};
 use super::permission::{self, MAY_WRITE, Victim, check, may_create, may_delete};
 use crate::Result;
 use crate::sync::{Mutex, MutexGuard};
-use crate::task::Creds;
+use crate::task::{Creds, current};
 
 /// A node to be made: type, permissions (umask applied), device number, link text.
 #[derive(Clone, Copy, Debug)]
@@ -130,11 +130,12 @@ pub fn unlink(context: WalkContext<'_>, path: &[u8]) -> Result<()> {
         return Err(if victim.inode().is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
     }
     may_delete(dir.inode(), victim.inode(), walker.creds(), Victim::NotDirectory)?;
-    if victim.is_mountpoint() {
+    if is_busy(&victim) {
         return Err(Errno::EBUSY);
     }
     dir.inode().ops().unlink(dir.inode(), walker.last(), victim.inode())?;
     dir.detach(&victim);
+    mount::detach_all(&victim);
     Ok(())
 }
 
@@ -152,7 +153,7 @@ pub fn rmdir(context: WalkContext<'_>, path: &[u8]) -> Result<()> {
     let _lock = dir.inode().lock.lock();
     let victim = lookup_locked(dir, walker.last())?.ok_or(Errno::ENOENT)?;
     may_delete(dir.inode(), victim.inode(), walker.creds(), Victim::Directory)?;
-    if victim.is_mountpoint() {
+    if is_busy(&victim) {
         return Err(Errno::EBUSY);
     }
     // The victim's own lock keeps a creation in it from racing with the check.
@@ -166,7 +167,13 @@ fn remove_dir_locked(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Re
     }
     dir.inode().ops().rmdir(dir.inode(), name, victim.inode())?;
     dir.detach(victim);
+    mount::detach_all(victim);
     Ok(())
+}
+
+/// Whether something is mounted on it that the caller sees; mounts of other namespaces go with the name.
+fn is_busy(dentry: &Dentry) -> bool {
+    dentry.is_mountpoint() && mount::is_local_mountpoint(dentry, &current().namespaces().mount())
 }
 
 fn is_nonempty(dir: &Dentry) -> bool {
@@ -258,6 +265,7 @@ fn rename_locked(old: &Walker<'_>, new: &Walker<'_>, flags: u32, same_dir: bool)
         Some(target) if exchange => moved.exchange_with(target),
         Some(target) => {
             new_dir.detach(target);
+            mount::detach_all(target);
             moved.rename_to(new_dir, new.last());
         }
         None => moved.rename_to(new_dir, new.last()),
@@ -298,7 +306,7 @@ fn may_rename(
             check(target.inode(), creds, MAY_WRITE)?;
         }
     }
-    if moved.is_mountpoint() || target.is_some_and(|target| target.is_mountpoint()) {
+    if is_busy(moved) || target.is_some_and(|target| is_busy(target)) {
         return Err(Errno::EBUSY);
     }
     if !exchange && target.is_some_and(|target| is_nonempty(target)) {

@@ -270,7 +270,7 @@ pub struct Dentry {
     /// How many mounts cover it.
     mounts: AtomicU32,
     /// Those mounts, each with the number of the mount through which it is seen here.
-    pub(super) covering: SpinLock<Vec<(u32, Arc<Mount>)>>,
+    pub(super) covering: SpinLock<BTreeMap<u32, Arc<Mount>>>,
     /// The name was taken away.
     unlinked: AtomicBool,
 }
@@ -292,7 +292,7 @@ impl Dentry {
             place: SpinLock::new(order::DENTRY, Place { parent, name }),
             children: SpinLock::new(order::DENTRY, None),
             mounts: AtomicU32::new(0),
-            covering: SpinLock::new(order::MOUNT, Vec::new()),
+            covering: SpinLock::new(order::MOUNT, BTreeMap::new()),
             unlinked: AtomicBool::new(false),
         })
     }

@@ -242,6 +242,9 @@ impl File {
         let rule = ops.offset_rule();
         let flags = flags & !(f::O_CREAT | f::O_EXCL | f::O_NOCTTY | f::O_TRUNC | f::O_CLOEXEC);
         OPEN_FILES.fetch_add(1, Ordering::Relaxed);
+        if mode.contains(FileMode::WRITER) {
+            path.mount.count_writer(1);
+        }
         Arc::new(Self {
             path,
             inode,
@@ -404,6 +407,7 @@ impl Drop for File {
         self.ops.release(self);
         if self.mode.contains(FileMode::WRITER) {
             self.inode.put_write_access();
+            self.path.mount.count_writer(-1);
         }
         if self.mode.contains(FileMode::DENY_WRITE) {
             self.inode.allow_write();

@@ -493,15 +493,12 @@ impl Inode {
 
     /// Registers a writer: `ETXTBSY` while the file runs as a program (open(2); Linux `get_write_access`).
     pub fn get_write_access(&self) -> Result<()> {
-        self.change_write_count(|n| n >= 0, 1)?;
-        self.sb.count_writer(1);
-        Ok(())
+        self.change_write_count(|n| n >= 0, 1)
     }
 
     /// Ends what [`Self::get_write_access`] began.
     pub fn put_write_access(&self) {
         self.write_count.fetch_sub(1, Ordering::AcqRel);
-        self.sb.count_writer(-1);
     }
 
     /// Keeps writers away: `ETXTBSY` while there are any (execve(2); Linux `deny_write_access`).

@@ -32,6 +32,7 @@ pub mod libfs;
 pub mod lock;
 pub mod mount;
 pub mod namei;
+pub mod nsfs;
 pub mod open;
 pub mod permission;
 pub mod pidfd;

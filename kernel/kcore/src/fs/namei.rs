@@ -432,7 +432,8 @@ impl<'a> Walker<'a> {
 /// The path of a place as seen from `root`, for getcwd(2), /proc and log lines. `None`: it cannot be reached from there,
 /// and the returned text starts at the top that was found.
 pub fn path_from(path: &Path, root: Option<&Path>) -> (Vec<u8>, bool) {
-    if path.mount.sb.is_pseudo {
+    // A namespace's file that is mounted has the path of the mount.
+    if path.mount.sb.is_pseudo && !(path.is_mount_root() && path.mount.mountpoint().is_some()) {
         return (path.dentry.name().to_vec(), true);
     }
     let mut parts: Vec<super::dentry::Name> = Vec::new();
@@ -471,6 +472,9 @@ pub fn path_from(path: &Path, root: Option<&Path>) -> (Vec<u8>, bool) {
 pub fn path_in_fs(dentry: &Arc<Dentry>) -> Vec<u8> {
     let mut parts = Vec::new();
     let (mut parent, mut name) = dentry.place();
+    if dentry.inode().sb.is_pseudo {
+        return name.to_vec();
+    }
     while let Some(dentry) = parent {
         parts.push(name);
         (parent, name) = dentry.place();

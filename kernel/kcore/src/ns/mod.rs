@@ -1,16 +1,101 @@
-//! Namespaces: namespaces(7). A task holds one [`NsSet`]; the objects exist once today, and the set is ready for more.
+//! Namespaces: namespaces(7). A task holds one [`NsSet`], which never changes: clone, unshare and setns make another and
+//! put it in place, when everything that can fail is done ([`Change`]; Linux `nsproxy`).
 
 pub mod uts;
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::task::{Pid, PidNamespace};
+use abi::Errno;
+use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_CHROOT};
+use abi::sched as c;
+
+use crate::Result;
+use crate::fs::FsContext;
+use crate::fs::mount::{self, Mount, MountNamespace, Path};
+use crate::task::{Pid, PidNamespace, Task};
 use uts::UtsNamespace;
 
+/// The kinds of namespaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The root of the control groups that is seen.
+    Cgroup,
+    /// System V objects and POSIX message queues.
+    Ipc,
+    /// What is mounted where.
+    Mount,
+    /// Network devices, addresses and ports.
+    Net,
+    /// Process numbers.
+    Pid,
+    /// Offsets of the clocks.
+    Time,
+    /// User and group ids, and capabilities.
+    User,
+    /// Host and domain name.
+    Uts,
+}
+
+impl Kind {
+    /// Its name in `/proc/PID/ns` and in the text of the links there.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Cgroup => "cgroup",
+            Kind::Ipc => "ipc",
+            Kind::Mount => "mnt",
+            Kind::Net => "net",
+            Kind::Pid => "pid",
+            Kind::Time => "time",
+            Kind::User => "user",
+            Kind::Uts => "uts",
+        }
+    }
+
+    /// The CLONE_NEW* flag.
+    pub const fn flag(self) -> u64 {
+        match self {
+            Kind::Cgroup => c::CLONE_NEWCGROUP,
+            Kind::Ipc => c::CLONE_NEWIPC,
+            Kind::Mount => c::CLONE_NEWNS,
+            Kind::Net => c::CLONE_NEWNET,
+            Kind::Pid => c::CLONE_NEWPID,
+            Kind::Time => c::CLONE_NEWTIME,
+            Kind::User => c::CLONE_NEWUSER,
+            Kind::Uts => c::CLONE_NEWUTS,
+        }
+    }
+
+    /// The inode number of the initial namespace (Linux `include/linux/proc_ns.h`).
+    const fn initial_ino(self) -> u64 {
+        match self {
+            Kind::Cgroup => 0xeffffffb,
+            Kind::Ipc => 0xefffffff,
+            Kind::Mount => 0xf0000000,
+            Kind::Net => 0xf0000098,
+            Kind::Pid => 0xeffffffc,
+            Kind::Time => 0xeffffffa,
+            Kind::User => 0xeffffffd,
+            Kind::Uts => 0xeffffffe,
+        }
+    }
+}
+
+/// The kinds of which there are others than the initial one.
+const CREATABLE: u64 = c::CLONE_NEWNS | c::CLONE_NEWUTS;
+
+/// The number of a new namespace: the inode number of its file.
+pub(crate) fn next_ino() -> u64 {
+    NEXT_INO.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The namespaces of a task.
+#[derive(Clone)]
 pub struct NsSet {
     pid: Arc<PidNamespace>,
     uts: Arc<UtsNamespace>,
+    /// `None`: the initial one, which is made when the first file system is.
+    mount: Option<Arc<MountNamespace>>,
 }
 
 impl NsSet {
@@ -28,16 +113,153 @@ impl NsSet {
     pub fn uts(&self) -> &Arc<UtsNamespace> {
         &self.uts
     }
+
+    /// What is mounted where.
+    pub fn mount(&self) -> Arc<MountNamespace> {
+        self.mount.clone().unwrap_or_else(mount::initial_namespace)
+    }
+
+    /// The namespace of a kind, as a file names it.
+    pub fn get(&self, kind: Kind) -> Namespace {
+        match kind {
+            Kind::Uts => Namespace::Uts(self.uts.clone()),
+            Kind::Mount => Namespace::Mount(self.mount()),
+            other => Namespace::Initial(other),
+        }
+    }
+}
+
+/// A namespace, held by a file of it.
+#[derive(Clone)]
+pub enum Namespace {
+    /// The only one of its kind.
+    Initial(Kind),
+    /// Mounts.
+    Mount(Arc<MountNamespace>),
+    /// Names.
+    Uts(Arc<UtsNamespace>),
+}
+
+impl Namespace {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Namespace::Initial(kind) => *kind,
+            Namespace::Mount(_) => Kind::Mount,
+            Namespace::Uts(_) => Kind::Uts,
+        }
+    }
+
+    /// The inode number of its file.
+    pub fn ino(&self) -> u64 {
+        let made = match self {
+            Namespace::Initial(_) => None,
+            Namespace::Mount(namespace) => namespace.ino(),
+            Namespace::Uts(namespace) => namespace.ino(),
+        };
+        made.unwrap_or_else(|| self.kind().initial_ino())
+    }
+}
+
+/// New namespaces for the current task, prepared: setns(2) puts all or none of them in force.
+pub struct Change {
+    set: NsSet,
+    /// The root directory of a mount namespace, which becomes the task's root and working directory.
+    root: Option<Path>,
+}
+
+impl Change {
+    /// Starts from what `task`, the current one, has.
+    pub fn begin(task: &Task) -> Self {
+        Self { set: (*task.namespaces()).clone(), root: None }
+    }
+
+    /// Takes `namespace` in: `EPERM` without CAP_SYS_ADMIN (and CAP_SYS_CHROOT for mounts), `EINVAL` for the task's own user
+    /// namespace, and for mounts when the task shares its root and working directory (setns(2)).
+    pub fn install(&mut self, task: &Task, namespace: &Namespace) -> Result<()> {
+        let kind = namespace.kind();
+        if kind == Kind::User {
+            // There is one: it is the caller's own.
+            return Err(Errno::EINVAL);
+        }
+        if !task.capable(CAP_SYS_ADMIN) || (kind == Kind::Mount && !task.capable(CAP_SYS_CHROOT)) {
+            return Err(Errno::EPERM);
+        }
+        match namespace {
+            Namespace::Initial(_) => {}
+            Namespace::Uts(uts) => self.set.uts = uts.clone(),
+            Namespace::Mount(mounts) => {
+                // One reference is the task's, the other is looked at here.
+                if Arc::strong_count(&task.fs()) > 2 {
+                    return Err(Errno::EINVAL);
+                }
+                self.root = Some(mounts.root());
+                self.set.mount = Some(mounts.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts them in force.
+    pub fn commit(self, task: &Task) {
+        if let Some(root) = self.root {
+            let fs = task.fs();
+            fs.set_root(root.clone());
+            fs.set_cwd(root);
+        }
+        drop(task.replace_namespaces(Arc::new(self.set)));
+    }
+}
+
+/// The namespaces of a child of `parent`, or of the caller after unshare(2): its own of the kinds in `flags`. `fs`, a copy
+/// that nobody else uses yet, goes with a copied mount namespace. Who may is checked by the caller; `EINVAL` for kinds that
+/// cannot be made, as of a Linux that is built without them.
+pub fn copy(parent: &Task, flags: u64, fs: &FsContext) -> Result<Arc<NsSet>> {
+    let old = parent.namespaces();
+    let wanted = flags & crate::task::clone::NEW_NAMESPACES;
+    if wanted == 0 {
+        return Ok(old);
+    }
+    if wanted & !CREATABLE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut set = (*old).clone();
+    if wanted & c::CLONE_NEWNS != 0 {
+        set.mount = Some(copy_mounts(&old.mount(), fs)?);
+    }
+    if wanted & c::CLONE_NEWUTS != 0 {
+        set.uts = old.uts.copy();
+    }
+    Ok(Arc::new(set))
+}
+
+/// A copy of a mount namespace, with `fs` in it where it was in the original.
+fn copy_mounts(mounts: &MountNamespace, fs: &FsContext) -> Result<Arc<MountNamespace>> {
+    let (mut root, mut cwd) = fs.root_and_cwd();
+    let (root_mount, cwd_mount) = (root.mount.clone(), cwd.mount.clone());
+    let copied = mounts.copy(|original, copy: &Arc<Mount>| {
+        if Arc::ptr_eq(original, &root_mount) {
+            root.mount = copy.clone();
+        }
+        if Arc::ptr_eq(original, &cwd_mount) {
+            cwd.mount = copy.clone();
+        }
+    })?;
+    fs.set_root(root);
+    fs.set_cwd(cwd);
+    Ok(copied)
 }
 
 hal::global! {
     static INITIAL: spin::Once<Arc<NsSet>> = spin::Once::new();
     static NO_PID: spin::Once<Arc<Pid>> = spin::Once::new();
+    /// Behind the numbers of the initial namespaces (Linux `PROC_DYNAMIC_FIRST` and what boot takes).
+    static NEXT_INO: AtomicU64 = AtomicU64::new(0xf0000100);
 }
 
 /// The namespaces of the first process.
 pub fn initial() -> Arc<NsSet> {
-    let make = || Arc::new(NsSet { pid: PidNamespace::initial(), uts: UtsNamespace::initial() });
+    let make = || Arc::new(NsSet { pid: PidNamespace::initial(), uts: UtsNamespace::initial(), mount: None });
     INITIAL.call_once(make).clone()
 }
 

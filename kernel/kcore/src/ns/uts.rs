@@ -14,6 +14,8 @@ pub const NAME_LIMIT: usize = 64;
 
 /// Names that a container may have of its own.
 pub struct UtsNamespace {
+    /// The number of its file; `None` for the initial one.
+    ino: Option<u64>,
     names: SpinLock<Names>,
 }
 
@@ -30,7 +32,18 @@ impl UtsNamespace {
     /// The names that Linux boots with.
     pub fn initial() -> Arc<Self> {
         let names = Names { host: b"(none)".to_vec(), domain: b"(none)".to_vec() };
-        Arc::new(Self { names: SpinLock::new(order::TASK_FIELDS, names) })
+        Arc::new(Self { ino: None, names: SpinLock::new(order::TASK_FIELDS, names) })
+    }
+
+    /// Another with the same names (CLONE_NEWUTS).
+    pub fn copy(&self) -> Arc<Self> {
+        let names = SpinLock::new(order::TASK_FIELDS, self.names());
+        Arc::new(Self { ino: Some(super::next_ino()), names })
+    }
+
+    /// The number of its file, unless it is the initial one.
+    pub fn ino(&self) -> Option<u64> {
+        self.ino
     }
 
     /// Both names.

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod lock;
 pub mod memory;
 pub mod mount;
+pub mod namespace;
 pub mod path;
 pub mod pidfd;
 pub mod pipe;

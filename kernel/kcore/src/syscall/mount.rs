@@ -1,4 +1,4 @@
-//! mount(2), umount2(2), sync(2), syncfs(2).
+//! mount(2), umount2(2), pivot_root(2), sync(2), syncfs(2).
 
 use abi::Errno;
 use abi::capability::CAP_SYS_ADMIN;
@@ -7,10 +7,10 @@ use abi::fcntl::AT_FDCWD;
 use super::path::walk_context;
 use super::{Context, UserStr};
 use crate::Result;
-use crate::fs::mount::{self, Mount, Path, mnt, ms};
+use crate::fs::mount::{Mount, Path, Propagation, mnt, ms};
 use crate::fs::namei::{Last, lookup};
 use crate::fs::super_block::{MountRequest, find_type};
-use crate::task::Creds;
+use crate::task::{self, Creds};
 
 const MNT_FORCE: u32 = 1;
 const MNT_DETACH: u32 = 2;
@@ -53,21 +53,16 @@ pub fn mount(
     if !creds.capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    let namespace = mount::initial_namespace();
+    let namespace = cx.namespaces().mount();
     if flags & ms::REMOUNT != 0 {
         // MS_REMOUNT|MS_BIND changes the mount alone.
         let options = (flags & ms::BIND == 0).then_some(&*options);
-        let changed = if flags & (ms::RELATIME | ms::STRICTATIME | ms::NOATIME) == 0 {
-            mount_flags(flags) & !mnt::RELATIME
-        } else {
-            mount_flags(flags)
-        };
-        namespace.remount(&at, changed, options)?;
+        namespace.remount(&at, remount_flags(flags, at.mount.flags()), options)?;
     } else if flags & ms::BIND != 0 {
         let from = place(cx, source, Last::Follow, &creds)?;
         namespace.bind(&from, at, flags & ms::REC != 0)?;
     } else if flags & PROPAGATION != 0 {
-        set_propagation(&at, flags & PROPAGATION)?;
+        namespace.set_propagation(&at, propagation(flags)?, flags & ms::REC != 0)?;
     } else if flags & ms::MOVE != 0 {
         let from = place(cx, source, Last::Follow, &creds)?;
         namespace.move_mount(&from, at)?;
@@ -82,20 +77,31 @@ pub fn mount(
         }
         let root = sb.root()?;
         let shown: &[u8] = if source.is_null() || source_text.is_empty() { b"none" } else { &source_text };
-        let new = Mount::new(sb, root, shown.into(), mount_flags(flags) & !mnt::READONLY);
+        let new = Mount::new(sb, root, shown.into(), mount_flags(flags));
         namespace.attach(new, at)?;
     }
     Ok(0)
 }
 
-/// Propagation between mounts: all are private and stay so. MS_PRIVATE is what they are; MS_SLAVE of a private mount
-/// leaves it private (mount_namespaces(7)); sharing does not exist.
-fn set_propagation(at: &Path, kind: u64) -> Result<()> {
-    if !alloc::sync::Arc::ptr_eq(&at.dentry, &at.mount.root) {
-        return Err(Errno::EINVAL);
+/// The flags after a remount: access times stay as they are unless something is said of them (Linux `path_mount`).
+fn remount_flags(flags: u64, old: u32) -> u32 {
+    const ATIME: u32 = mnt::NOATIME | mnt::NODIRATIME | mnt::RELATIME;
+    let new = mount_flags(flags);
+    if flags & (ms::NOATIME | ms::NODIRATIME | ms::RELATIME | ms::STRICTATIME) == 0 {
+        new & !ATIME | old & ATIME
+    } else {
+        new
     }
-    match kind {
-        ms::PRIVATE | ms::SLAVE => Ok(()),
+}
+
+/// The one kind that the flags ask for: `EINVAL` for several, and for flags that do not go with them (Linux
+/// `flags_to_propagation_type`).
+fn propagation(flags: u64) -> Result<Propagation> {
+    match flags & !(ms::REC | ms::SILENT) {
+        ms::SHARED => Ok(Propagation::Shared),
+        ms::PRIVATE => Ok(Propagation::Private),
+        ms::SLAVE => Ok(Propagation::Slave),
+        ms::UNBINDABLE => Ok(Propagation::Unbindable),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -109,19 +115,40 @@ pub fn umount2(cx: &mut Context<'_>, target: UserStr, flags: u32) -> Result<usiz
     if !creds.capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    if flags & MNT_EXPIRE != 0 {
-        // Expiry marks a mount at the first call; no file system here is worth it, and with the others it is invalid.
-        return Err(if flags & (MNT_FORCE | MNT_DETACH) != 0 { Errno::EINVAL } else { Errno::EAGAIN });
+    if flags & MNT_EXPIRE != 0 && flags & (MNT_FORCE | MNT_DETACH) != 0 {
+        return Err(Errno::EINVAL);
     }
     let last = if flags & UMOUNT_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
     let at = place(cx, target, last, &creds)?;
-    mount::initial_namespace().unmount(at, flags & MNT_DETACH != 0)?;
+    let namespace = cx.namespaces().mount();
+    if flags & MNT_EXPIRE != 0 {
+        namespace.expire(at)?;
+    } else {
+        namespace.unmount(at, flags & MNT_DETACH != 0)?;
+    }
+    Ok(0)
+}
+
+/// pivot_root(2). Tasks whose root or working directory is the old root get the new one (Linux `chroot_fs_refs`).
+pub fn pivot_root(cx: &mut Context<'_>, new_root: UserStr, put_old: UserStr) -> Result<usize> {
+    let creds = cx.creds();
+    if !creds.capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let directory = |path: UserStr| {
+        let found = place(cx, path, Last::Follow, &creds)?;
+        if found.dentry.inode().is_dir() { Ok(found) } else { Err(Errno::ENOTDIR) }
+    };
+    let (new, old) = (directory(new_root)?, directory(put_old)?);
+    let root = cx.fs().root();
+    cx.namespaces().mount().pivot_root(&root, &new, old)?;
+    task::each_fs(|fs| fs.move_root(&root, &new));
     Ok(0)
 }
 
 /// sync(2).
-pub fn sync(_cx: &mut Context<'_>) -> Result<usize> {
-    for mount in mount::initial_namespace().mounts() {
+pub fn sync(cx: &mut Context<'_>) -> Result<usize> {
+    for mount in cx.namespaces().mount().mounts() {
         // sync(2) has no way to report an error.
         let _ = mount.sb.ops.sync();
     }

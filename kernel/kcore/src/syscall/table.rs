@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, path, pidfd, pipe, poll, prctl, process, process_vm,
-    random, sched, seccomp, signal, socket, system, time, xattr,
+    dir, file, futex, identity, info, limits, lock, memory, mount, namespace, path, pidfd, pipe, poll, prctl, process,
+    process_vm, random, sched, seccomp, signal, socket, system, time, xattr,
 };
 use crate::Result;
 
@@ -65,6 +65,7 @@ table! {
     WAIT4(pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<abi::resource::Rusage>) process::wait4;
     CLONE3(args: u64, size: usize) process::clone3;
     UNSHARE(flags: u64) process::unshare;
+    SETNS(fd: i32, kinds: u32) namespace::setns;
     // Processes as descriptors, and what they share: pidfd_open(2), kcmp(2).
     PIDFD_OPEN(pid: i32, flags: u32) pidfd::pidfd_open;
     PIDFD_SEND_SIGNAL(pidfd: i32, signal: i32, info: UserPtr<abi::signal::SigInfo>, flags: u32) pidfd::pidfd_send_signal;
@@ -211,6 +212,7 @@ table! {
     FACCESSAT2(dirfd: i32, path: UserStr, mode: u32, flags: u32) path::faccessat2;
     // Mounts: mount(2).
     UMOUNT2(target: UserStr, flags: u32) mount::umount2;
+    PIVOT_ROOT(new_root: UserStr, put_old: UserStr) mount::pivot_root;
     MOUNT(source: UserStr, target: UserStr, kind: UserStr, flags: u64, data: UserStr) mount::mount;
     SYNC() mount::sync;
     SYNCFS(fd: i32) mount::syncfs;

@@ -15,6 +15,7 @@ use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tr
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::{Files, pidfd};
+use crate::ns;
 use crate::sched;
 use crate::signal::{self, SigHandlers};
 use crate::sync::Completion;
@@ -60,6 +61,8 @@ pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_UNTRACED
     | c::CLONE_CHILD_SETTID
     | c::CLONE_IO
+    | c::CLONE_NEWNS
+    | c::CLONE_NEWUTS
     | c::CLONE_CLEAR_SIGHAND;
 
 /// The flags that ask for a new namespace and need CAP_SYS_ADMIN (Linux `copy_namespaces`).
@@ -173,6 +176,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
         }
         Arc::new(copy)
     };
+    let namespaces = ns::copy(&parent, args.flags, &fs)?;
     let mut child_registers = *registers;
     child_registers.x[0] = 0;
     if args.stack != 0 {
@@ -180,8 +184,8 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
     }
     let thread = Thread::new(Start::User(child_registers)).map_err(|_| Errno::ENOMEM)?;
     let pid = match args.set_tid {
-        [] => Pid::allocate(parent.namespaces().pid())?,
-        wanted => Pid::allocate_as(parent.namespaces().pid(), wanted, &creds)?,
+        [] => Pid::allocate(namespaces.pid())?,
+        wanted => Pid::allocate_as(namespaces.pid(), wanted, &creds)?,
     };
     let pidfd = has(c::CLONE_PIDFD).then(|| PidFdSlot::reserve(args.pidfd)).transpose()?;
     let group = child_group(args, &pid);
@@ -195,7 +199,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
         files: Some(files),
         fs: Some(fs),
         creds,
-        namespaces: parent.namespaces(),
+        namespaces,
         comm: parent.comm_bytes(),
         sched: parent.sched.inherit(),
         blocked: parent.signals.blocked(),

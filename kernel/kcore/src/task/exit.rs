@@ -68,6 +68,8 @@ fn leave(status: i32) {
     release_memory(&task);
     drop(task.replace_files(None));
     drop(task.replace_fs(None));
+    // The last user of a namespace takes it apart, which may sleep.
+    drop(task.replace_namespaces(crate::ns::initial()));
     if last {
         disassociate_terminal(&task);
     }

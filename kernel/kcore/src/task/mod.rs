@@ -28,6 +28,7 @@ pub mod yama;
 
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::resource::Rlimit;
@@ -482,6 +483,14 @@ impl ThreadGroup {
 /// Looks a process or thread up by its number in the caller's PID namespace.
 pub fn find(number: i32) -> Option<Arc<Task>> {
     current().namespaces().pid_for_lookup().find(number)?.task()
+}
+
+/// Calls `f` with the root and working directory of every task that has them.
+pub(crate) fn each_fs(mut f: impl FnMut(&FsContext)) {
+    let tree = tree::lock();
+    let threads: Vec<Arc<Task>> = tree.processes().flat_map(|id| tree.node(id).threads.clone()).collect();
+    drop(tree);
+    threads.iter().filter_map(|task| task.fs_if_any()).for_each(|fs| f(&fs));
 }
 
 /// The same by its number in the initial namespace.

@@ -89,6 +89,11 @@ impl Task {
         self.as_current().replace(|task| &task.fs, fs)
     }
 
+    /// Swaps the current task's namespaces.
+    pub(crate) fn replace_namespaces(&self, set: Arc<NsSet>) -> Arc<NsSet> {
+        self.as_current().replace(|task| &task.namespaces, set)
+    }
+
     /// Puts new credentials of the current task in force (Linux `commit_creds`).
     pub(crate) fn commit_creds(&self, creds: Creds) {
         drop(self.as_current().replace(|task| &task.creds, Arc::new(creds)));

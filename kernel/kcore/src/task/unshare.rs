@@ -8,7 +8,7 @@ use abi::sched as c;
 
 use super::clone::NEW_NAMESPACES;
 use super::{Task, current, tree};
-use crate::Result;
+use crate::{Result, ns};
 
 /// What unshare(2) knows.
 const KNOWN: u64 = c::CLONE_THREAD
@@ -20,7 +20,7 @@ const KNOWN: u64 = c::CLONE_THREAD
     | c::CLONE_NEWUSER
     | NEW_NAMESPACES;
 
-/// Gives the current task copies of its own. New namespaces are refused as by a Linux that is built without them.
+/// Gives the current task copies of its own, and new namespaces.
 pub fn unshare(flags: u64) -> Result<()> {
     let task = current();
     let flags = with_implied(flags);
@@ -31,14 +31,22 @@ pub fn unshare(flags: u64) -> Result<()> {
     if flags & NEW_NAMESPACES != 0 && !task.capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    if flags & (NEW_NAMESPACES | c::CLONE_NEWUSER) != 0 {
+    if flags & c::CLONE_NEWUSER != 0 {
         return Err(Errno::EINVAL);
     }
+    // CLONE_NEWNS implies CLONE_FS: the copy of the root goes with the copied mounts.
+    let namespaces = match flags & NEW_NAMESPACES {
+        0 => None,
+        wanted => Some(ns::copy(&task, wanted, fs.as_deref().unwrap_or(&task.fs()))?),
+    };
     if fs.is_some() {
         drop(task.replace_fs(fs));
     }
     if files.is_some() {
         drop(task.replace_files(files));
+    }
+    if let Some(namespaces) = namespaces {
+        drop(task.replace_namespaces(namespaces));
     }
     // CLONE_SYSVSEM: there are no semaphore adjustments to part with.
     Ok(())

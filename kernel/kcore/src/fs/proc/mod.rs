@@ -13,6 +13,7 @@ pub mod global;
 pub mod links;
 mod map_files;
 pub mod maps;
+mod mounts;
 mod options;
 pub mod process;
 pub mod status;

@@ -14,7 +14,8 @@ use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, dirent_type};
 use super::options::{self, Hide};
 use super::text::{DIGITS, Text, decimal};
 use super::{
-    activity, descriptors, links, map_files, maps, may_look_into, no_setattr, read_made, status, take_written, trimmed,
+    activity, descriptors, links, map_files, maps, may_look_into, mounts, no_setattr, read_made, status, take_written,
+    trimmed,
 };
 use crate::Result;
 use crate::fs::file::{DirSink, File, FileOps, OpsRef};
@@ -78,6 +79,7 @@ enum ProcessNode {
     Namespaces,
     MappedFiles,
     Memory,
+    MountTable(mounts::Table),
 }
 
 const fn text(name: &'static str, show: Show) -> ProcessEntry {
@@ -86,6 +88,10 @@ const fn text(name: &'static str, show: Show) -> ProcessEntry {
 
 const fn private(name: &'static str, mode: u32, show: Show) -> ProcessEntry {
     ProcessEntry { name, mode: S_IFREG | mode, node: ProcessNode::Private(show) }
+}
+
+const fn mount_table(name: &'static str, mode: u32, table: mounts::Table) -> ProcessEntry {
+    ProcessEntry { name, mode: S_IFREG | mode, node: ProcessNode::MountTable(table) }
 }
 
 const fn link(name: &'static str, link: links::Link) -> ProcessEntry {
@@ -117,9 +123,9 @@ static ENTRIES: [ProcessEntry; 44] = [
     private("environ", 0o400, status::environ),
     private("auxv", 0o400, status::auxv),
     text("limits", status::limits),
-    text("mounts", links::mounts),
-    text("mountinfo", links::mountinfo),
-    private("mountstats", 0o400, links::mountstats),
+    mount_table("mounts", 0o444, mounts::Table::Mounts),
+    mount_table("mountinfo", 0o444, mounts::Table::Info),
+    mount_table("mountstats", 0o400, mounts::Table::Statistics),
     dir("fdinfo", 0o555, ProcessNode::DescriptorInfo),
     dir("task", 0o555, ProcessNode::Tasks),
     dir("ns", 0o511, ProcessNode::Namespaces),
@@ -326,6 +332,12 @@ impl InodeOps for Member {
                 shared(OpenDir(map_files::Listing(subject)))
             }
             ProcessNode::Memory => shared(maps::Memory::open(&subject)?),
+            ProcessNode::MountTable(table) => {
+                if table == mounts::Table::Statistics {
+                    subject.accessible_task()?;
+                }
+                mounts::open(&subject, table)?
+            }
             ProcessNode::Link(_) => return Err(Errno::ELOOP),
         })
     }

@@ -11,6 +11,7 @@ use hal::sync::SpinLock;
 use super::text::Text;
 use super::{Entry, Node, parse_number};
 use crate::Result;
+use crate::fs::mount::MOUNT_MAX;
 use crate::fs::{fdtable, file, permission, pipe};
 use crate::mm::{MMAP_MIN_ADDR, oom, settings};
 use crate::sync::order;
@@ -122,6 +123,7 @@ static FS: &[Entry] = &[
     Entry::setting("pipe-max-size", pipe_max_size, set_pipe_max_size),
     Entry::text("pipe-user-pages-hard", |text| number(text, 0)),
     Entry::text("pipe-user-pages-soft", |text| number(text, 16_384)),
+    int!("mount-max", MOUNT_MAX, 1, u32::MAX),
     int!("protected_hardlinks", permission::PROTECTED_HARDLINKS, 0, 1),
     int!("protected_symlinks", permission::PROTECTED_SYMLINKS, 0, 1),
     int!("protected_fifos", permission::PROTECTED_FIFOS, 0, 2),

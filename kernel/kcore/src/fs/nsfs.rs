@@ -1,0 +1,106 @@
+//! Namespaces as files: `/proc/PID/ns/*` and bind mounts of them (Linux `fs/nsfs.c`). An open file or a mount of one keeps
+//! the namespace alive.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+
+use abi::Errno;
+use abi::ioctl as i;
+use abi::stat::S_IFREG;
+
+use super::dentry::Dentry;
+use super::file::{File, FileOps, OpsRef};
+use super::inode::{Inode, InodeOps, InodeParts, OpenRequest};
+use super::libfs::shared;
+use super::mount::{MountNamespace, Path};
+use super::pseudo::{self, PseudoFs};
+use super::super_block::FsType;
+use crate::Result;
+use crate::ns::{Kind, Namespace};
+use crate::syscall::UserPtr;
+
+static NSFS: FsType = FsType { name: "nsfs", mount: pseudo::not_mountable };
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+hal::global! {
+    static FS: spin::Once<PseudoFs> = spin::Once::new();
+}
+
+/// The text of a link to a namespace: `uts:[4026531838]`.
+pub fn text(namespace: &Namespace) -> alloc::string::String {
+    format!("{}:[{}]", namespace.kind().name(), namespace.ino())
+}
+
+/// The place of a namespace's file.
+pub fn place(namespace: Namespace) -> Path {
+    let fs = FS.call_once(|| PseudoFs::new(&NSFS, NSFS_MAGIC));
+    let name = text(&namespace);
+    let parts = InodeParts::new(namespace.ino(), S_IFREG | 0o444);
+    fs.path(name.as_bytes(), Inode::new(fs.sb().clone(), parts, Box::new(NamespaceNode(namespace))))
+}
+
+/// The namespace that an open file is; `None` for any other file.
+pub fn namespace_of(file: &File) -> Option<Namespace> {
+    file.ops_as::<NamespaceFile>().map(|file| file.0.clone())
+}
+
+/// Whether a dentry is the file of a mount namespace.
+pub fn is_mount_namespace(dentry: &Dentry) -> bool {
+    dentry.inode().ops_as::<NamespaceNode>().is_some_and(|node| node.0.kind() == Kind::Mount)
+}
+
+/// Whether a dentry is a namespace's file. `EINVAL` for that of a mount namespace that is not newer than `here`, where it
+/// is to be mounted: a ring of namespaces would never go (Linux `mnt_ns_loop`).
+pub fn may_be_bound(dentry: &Dentry, here: &MountNamespace) -> Result<bool> {
+    let Some(NamespaceNode(namespace)) = dentry.inode().ops_as::<NamespaceNode>() else { return Ok(false) };
+    match namespace {
+        Namespace::Mount(held) if held.ino() <= here.ino() => Err(Errno::EINVAL),
+        _ => Ok(true),
+    }
+}
+
+struct NamespaceNode(Namespace);
+
+impl InodeOps for NamespaceNode {
+    fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
+        Ok(shared(NamespaceFile(self.0.clone())))
+    }
+}
+
+/// A namespace as an open file: it can be compared, asked and entered, not read.
+struct NamespaceFile(Namespace);
+
+impl FileOps for NamespaceFile {
+    /// ioctl_ns(2): `EINVAL` for the parent or owner of what has none, `EPERM` for a parent that the caller does not see.
+    fn ioctl(&self, _file: &File, command: u32, argument: u64) -> Result<usize> {
+        let kind = self.0.kind();
+        match command {
+            i::NS_GET_NSTYPE => Ok(kind.flag() as usize),
+            // All are owned by the initial user namespace; its own owner and parent are out of every view.
+            i::NS_GET_USERNS if kind == Kind::User => Err(Errno::EPERM),
+            i::NS_GET_USERNS => open(Namespace::Initial(Kind::User)),
+            i::NS_GET_PARENT if matches!(kind, Kind::User | Kind::Pid) => Err(Errno::EPERM),
+            i::NS_GET_PARENT => Err(Errno::EINVAL),
+            i::NS_GET_OWNER_UID if kind == Kind::User => UserPtr::<u32>::new(argument).write(&0).map(|()| 0),
+            i::NS_GET_OWNER_UID => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+}
+
+/// A new descriptor of a namespace.
+fn open(namespace: Namespace) -> Result<usize> {
+    use super::file::FileMode;
+    let file = File::new(
+        place(namespace.clone()),
+        shared(NamespaceFile(namespace)),
+        abi::fcntl::O_RDONLY,
+        FileMode::from_flags(abi::fcntl::O_RDONLY),
+    );
+    let task = crate::task::current();
+    let files = task.files();
+    let fd = files.reserve(0, task.rlimit(abi::resource::RLIMIT_NOFILE), super::fdtable::OnExec::Close)?;
+    files.install(fd, file);
+    usize::try_from(fd).map_err(|_| Errno::EBADF)
+}

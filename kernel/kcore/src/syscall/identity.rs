@@ -12,23 +12,28 @@ use crate::Result;
 use crate::task::creds::CAP_FULL;
 use crate::task::{self, Creds, Pid, Task, coredump, flags, group, limits};
 
-fn number(cx: &Context<'_>, pid: &Pid) -> usize {
-    pid.number_in(cx.task.namespaces().pid()).unsigned_abs() as usize
+fn number(value: i32) -> usize {
+    value.unsigned_abs() as usize
+}
+
+/// A number in the caller's PID namespace.
+fn number_seen(cx: &Context<'_>, pid: &Pid) -> usize {
+    number(pid.number_in(cx.namespaces().pid()))
 }
 
 /// getpid(2).
 pub fn getpid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(number(cx, &cx.task.group.pid))
+    Ok(number(cx.task.group.pid.own_number()))
 }
 
 /// getppid(2): 0 when the parent is in another PID namespace.
 pub fn getppid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(group::parent_of(&cx.task).map_or(0, |parent| number(cx, &parent.group.pid)))
+    Ok(number(cx.task.group.parent.load(Ordering::Relaxed)))
 }
 
 /// gettid(2).
 pub fn gettid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(number(cx, &cx.task.pid()))
+    Ok(number(cx.task.own_tid()))
 }
 
 /// getuid(2).
@@ -284,12 +289,12 @@ fn other(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
 
 /// getpgid(2).
 pub fn getpgid(cx: &mut Context<'_>, pid: i32) -> Result<usize> {
-    Ok(number(cx, &group::pgrp_of(&*other(cx, pid)?)))
+    Ok(number_seen(cx, &group::pgrp_of(&*other(cx, pid)?)))
 }
 
 /// getsid(2).
 pub fn getsid(cx: &mut Context<'_>, pid: i32) -> Result<usize> {
-    Ok(number(cx, &group::session_of(&*other(cx, pid)?)))
+    Ok(number_seen(cx, &group::session_of(&*other(cx, pid)?)))
 }
 
 /// setsid(2).

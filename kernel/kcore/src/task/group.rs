@@ -87,17 +87,6 @@ pub fn is_session_leader(task: &Task) -> bool {
     session_of(task).global() == task.tgid()
 }
 
-/// The parent process's leader, `None` for a process without one.
-pub fn parent_of(task: &Task) -> Option<Arc<Task>> {
-    let tree = tree::lock();
-    let parent = tree.node(tree.find(&task.group)?).parent;
-    if parent == NO_NODE {
-        return None;
-    }
-    let node = tree.node(parent);
-    node.group.leader().or_else(|| node.threads.first().cloned())
-}
-
 /// Whether the task's process group is orphaned: no member has a parent in the same session but another group
 /// (Linux `is_current_pgrp_orphaned`).
 pub fn is_orphaned_of(task: &Task) -> bool {

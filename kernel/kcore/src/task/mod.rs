@@ -149,6 +149,8 @@ pub struct ThreadGroup {
     pub pid: Arc<Pid>,
     /// Its node in the family tree.
     pub(crate) node: AtomicU32,
+    /// Its parent's number in its own PID namespace, 0 if the parent is not seen there. Written with the family tree.
+    pub(crate) parent: AtomicI32,
     /// Shared pending signals, stop and exit state.
     pub signals: GroupSignals,
     /// Threads that have not begun to exit.
@@ -252,6 +254,12 @@ impl Task {
     #[inline]
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::Relaxed)
+    }
+
+    /// The thread's number in its own PID namespace.
+    #[inline]
+    pub fn own_tid(&self) -> i32 {
+        self.pid.lock().own_number()
     }
 
     /// The process's number in the initial namespace.
@@ -450,6 +458,7 @@ impl ThreadGroup {
         Arc::new(Self {
             pid,
             node: AtomicU32::new(tree::NO_NODE),
+            parent: AtomicI32::new(0),
             signals: GroupSignals::new(),
             live: AtomicU32::new(0),
             exit_signal: AtomicI32::new(exit_signal),

@@ -194,6 +194,9 @@ impl Tree {
             self.node_mut(old).children = head;
         }
         self.node_mut(id).parent = parent;
+        let group = &self.node(id).group;
+        let seen = if parent == NO_NODE { 0 } else { self.node(parent).group.pid.number_in(group.pid.namespace()) };
+        group.parent.store(seen, Ordering::Relaxed);
         if parent != NO_NODE {
             let mut head = self.node(parent).children;
             self.push_back(Ring::Sibling, &mut head, id);

@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering;
 use hal::cpu;
 use hal::thread::work;
 
-use super::class::{Class, Enqueue};
-use super::{GLANCE, IDLE_CPUS, QUEUES, activate};
+use super::class::Enqueue;
+use super::{GLANCE, IDLE_CPUS, QUEUES, RunQueue, activate};
 use crate::task::Task;
 
 /// Where a woken task goes: the CPU it ran on if that is idle (warm cache), else an idle one, else its own, else any that
@@ -61,13 +61,16 @@ fn pull(here: usize, threshold: u32) {
     if busy(&busiest) < threshold {
         return;
     }
+    // The idle task must not lose the CPU with somebody in its hands: it may not run again for long.
+    let _pinned = super::Pinned::new();
     let Some(task) = take_from(busiest, here) else { return };
     activate(QUEUES.of(here).lock(), here, task, Enqueue::Migrate);
 }
 
 fn take_from(busiest: usize, here: usize) -> Option<Arc<Task>> {
     let mut queue = QUEUES.of(busiest).lock();
-    let task = queue.fair.steal_for(here)?;
+    let RunQueue { classes, current, .. } = &mut *queue;
+    let task = classes.steal_fair(here, current.as_ref())?;
     // In flight: Running, on no queue, and already this CPU's.
     task.sched.set_on_queue(false);
     GLANCE.of(busiest).add_running(-1);

@@ -2,19 +2,22 @@
 //!
 //! Each CPU has a run queue under one lock. The lock of the queue that a task belongs to guards the task's scheduler
 //! state; it is held across the switch and opened by the thread that runs next, so whoever holds it sees no task halfway
-//! off a CPU. Policies are [`class::Class`]es. Key functions: [`schedule`] (give up the CPU), [`wake`] (make runnable),
+//! off a CPU. Policies are [`class::Class`]es, in the order of [`class::Classes`]. Key functions: [`schedule`] (give up the CPU), [`wake`] (make runnable),
 //! [`preempt`] (called by hal when a reschedule is due).
 
 mod balance;
 pub mod class;
+pub(crate) mod deadline;
 mod entity;
 pub(crate) mod fair;
 pub mod load;
 mod policy;
+pub mod realtime;
+pub(crate) mod timeline;
 pub mod weight;
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use hal::cpu::{self, PerCpu};
 use hal::sync::{IrqGuard, IrqLock};
@@ -23,10 +26,10 @@ use hal::thread::work;
 use crate::sync::order;
 use crate::task::{Task, TaskState};
 use crate::time;
-use class::{Class, Enqueue};
+pub use class::Priority;
+use class::{Classes, Enqueue};
 pub use entity::Entity;
-use fair::FairQueue;
-pub use policy::{set_affinity, set_nice, set_policy};
+pub use policy::{set_affinity, set_boost, set_nice, set_policy};
 
 /// Length of a tick, ns: 250 Hz, as Debian's arm64 kernel.
 pub const TICK_NS: u64 = 4_000_000;
@@ -35,7 +38,7 @@ pub const TICK_NS: u64 = 4_000_000;
 struct RunQueue {
     current: Option<Arc<Task>>,
     idle: Option<Arc<Task>>,
-    fair: FairQueue,
+    classes: Classes,
     /// The task switched away from, until its successor has let go of it.
     previous: Option<Previous>,
 }
@@ -48,7 +51,7 @@ struct Previous {
 
 impl RunQueue {
     const fn new() -> Self {
-        RunQueue { current: None, idle: None, fair: FairQueue::new(), previous: None }
+        RunQueue { current: None, idle: None, classes: Classes::new(), previous: None }
     }
 
     fn is_idle_task(&self, task: &Arc<Task>) -> bool {
@@ -66,6 +69,8 @@ impl RunQueue {
 struct Glance {
     /// Runnable tasks, the running one included, the idle task not.
     running: AtomicU32,
+    /// How urgent the running task is ([`Priority::level`]).
+    level: AtomicI32,
     idle: AtomicBool,
     /// The next tick; `u64::MAX` when none is wanted, which an idle CPU decides at the first one that finds it idle.
     next_tick: AtomicU64,
@@ -79,6 +84,7 @@ impl Glance {
     const fn new() -> Self {
         Glance {
             running: AtomicU32::new(0),
+            level: AtomicI32::new(Priority::IDLE),
             idle: AtomicBool::new(false),
             next_tick: AtomicU64::new(u64::MAX),
             switches: AtomicU64::new(0),
@@ -121,6 +127,7 @@ enum Reason {
 pub fn adopt_idle(idle: &Arc<Task>, next: fn() -> !) -> ! {
     let cpu = cpu::id();
     idle.sched.set_cpu(cpu);
+    idle.sched.become_idle();
     idle.set_state(TaskState::Running);
     {
         let mut queue = QUEUES.of(cpu).lock();
@@ -215,23 +222,24 @@ fn reschedule(reason: Reason) {
     let mut picked = None;
     if reason == Reason::Sleep && previous.state() != TaskState::Running && !keep_awake(&previous) {
         deactivate(cpu, &previous);
+        queue.classes.leave(&previous);
     } else if !is_idle {
         if previous.sched.allows(cpu) {
             if reason == Reason::Yield {
-                queue.fair.yield_current(&previous);
+                queue.classes.yield_current(&previous);
             }
-            picked = Some(queue.fair.exchange(&previous));
+            picked = queue.classes.exchange(&previous);
         } else {
             migrate = true;
+            queue.classes.leave(&previous);
             previous.sched.set_on_queue(false);
             GLANCE.of(cpu).add_running(-1);
         }
     }
-    let picked = picked.or_else(|| queue.fair.pick_next());
+    let picked = picked.or_else(|| queue.classes.pick_next());
     let becomes_idle = picked.is_none();
     let next = picked.unwrap_or_else(|| queue.idle.clone().expect("set by adopt_idle"));
     next.sched.exec_start.store(now, Ordering::Relaxed);
-    next.sched.turn_start.store(now, Ordering::Relaxed);
     if becomes_idle && IDLE_CPUS.load(Ordering::Relaxed) >> cpu & 1 == 0 {
         IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
     }
@@ -242,6 +250,7 @@ fn reschedule(reason: Reason) {
         return;
     }
     count_switch(cpu, &previous, now, becomes_idle);
+    GLANCE.of(cpu).level.store(next.sched.level(), Ordering::Relaxed);
     switch_address_space(&next);
     queue.current = Some(next);
     queue.previous = Some(Previous { task: previous, migrate });
@@ -329,7 +338,7 @@ fn add(counter: &AtomicU64, amount: u64) {
 #[inline]
 fn account(queue: &mut RunQueue) -> u64 {
     let now = time::monotonic_ns();
-    let RunQueue { current: Some(task), idle, fair, .. } = queue else { return now };
+    let RunQueue { current: Some(task), idle, classes, .. } = queue else { return now };
     let delta = now.saturating_sub(task.sched.exec_start.load(Ordering::Relaxed));
     task.sched.exec_start.store(now, Ordering::Relaxed);
     if idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, task)) {
@@ -338,7 +347,7 @@ fn account(queue: &mut RunQueue) -> u64 {
     add(&task.sched.sum_exec_ns, delta);
     let times = &task.times;
     add(if task.sched.in_kernel.load(Ordering::Relaxed) { &times.system_ns } else { &times.user_ns }, delta);
-    fair.account(task, delta);
+    classes.account(task, delta, now);
     now
 }
 
@@ -386,7 +395,7 @@ pub fn wake_owned(task: Arc<Task>, mask: u32) -> Woken {
         // In flight between two queues: Running but on none, so no other waker touches it.
         task.sched.set_cpu(target);
         drop(queue);
-        activate(QUEUES.of(target).lock(), target, task, Enqueue::Migrate);
+        activate(QUEUES.of(target).lock(), target, task, how);
         return Woken::Queued;
     }
 }
@@ -423,20 +432,27 @@ fn place(task: Arc<Task>, how: Enqueue) {
 
 #[inline]
 fn activate(mut queue: IrqGuard<'_, RunQueue>, cpu: usize, task: Arc<Task>, how: Enqueue) {
-    account(&mut queue);
+    let now = account(&mut queue);
     task.sched.set_on_queue(true);
     GLANCE.of(cpu).add_running(1);
-    queue.fair.place(&task, how);
-    if let Some(running) = queue.current.as_ref() {
-        let idle = queue.is_idle_task(running);
-        if idle || queue.fair.preempts(&task, running) {
+    enqueue(&mut queue, cpu, task, how, now);
+}
+
+/// Puts a runnable task into its class's queue; it may take the CPU.
+#[inline]
+fn enqueue(queue: &mut RunQueue, cpu: usize, task: Arc<Task>, how: Enqueue, now: u64) {
+    let RunQueue { current, idle, classes, .. } = queue;
+    classes.place(&task, how, current.as_ref(), now);
+    if let Some(running) = current.as_ref() {
+        let idle = idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, running));
+        if idle || classes.preempts(&task, running) {
             kick(cpu, running);
         }
         if idle && IDLE_CPUS.load(Ordering::Relaxed) >> cpu & 1 != 0 {
             IDLE_CPUS.fetch_and(!(1 << cpu), Ordering::SeqCst);
         }
     }
-    queue.fair.insert(task);
+    classes.insert(task);
 }
 
 /// Makes the CPU that runs `task` reschedule soon.
@@ -480,8 +496,9 @@ pub fn tick(now_ns: u64, in_user: bool) {
             task.sched.in_kernel.store(!in_user, Ordering::Relaxed);
         }
         account(&mut queue);
-        if let Some(task) = queue.current.as_ref()
-            && queue.fair.turn_is_over(task, now_ns)
+        let RunQueue { current, classes, .. } = &mut *queue;
+        if let Some(task) = current.as_ref()
+            && classes.turn_is_over(task)
         {
             task.set_need_resched();
         }

@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering;
 
 use hal::cpu;
 
-use super::class::{Class, Enqueue};
-use super::{GLANCE, QUEUES, kick, place};
+use super::class::Enqueue;
+use super::{GLANCE, Priority, QUEUES, RunQueue, account, enqueue, kick, place};
 use crate::task::Task;
 
 /// Runs `change` with the task out of its queue, so that its place is found anew.
@@ -17,17 +17,30 @@ fn requeue(task: &Arc<Task>, change: impl FnOnce()) {
         if task.sched.cpu() != cpu {
             continue;
         }
-        let waited = task.sched.on_queue() && queue.fair.dequeue(task);
-        change();
-        if !waited {
-            // Running here, or asleep. A running task that lost this CPU leaves at the reschedule.
-            if task.sched.on_queue() {
+        if !task.sched.on_queue() {
+            change();
+            return;
+        }
+        let now = account(&mut queue);
+        let RunQueue { classes, current, .. } = &mut *queue;
+        let old = task.sched.level();
+        let how = || if task.sched.level() > old { Enqueue::Demoted } else { Enqueue::Migrate };
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, task)) {
+            classes.leave(task);
+            change();
+            classes.place(task, how(), None, now);
+            GLANCE.of(cpu).level.store(task.sched.level(), Ordering::Relaxed);
+            // One that lost this CPU leaves at the reschedule.
+            if classes.is_outranked(task) || !task.sched.allows(cpu) {
                 kick(cpu, task);
             }
             return;
         }
+        let waited = classes.dequeue(task, current.as_ref());
+        debug_assert!(waited, "who is on a queue and does not run, waits");
+        change();
         if task.sched.allows(cpu) {
-            queue.fair.insert(task.clone());
+            enqueue(&mut queue, cpu, task.clone(), how(), now);
             return;
         }
         task.sched.set_on_queue(false);
@@ -41,6 +54,13 @@ fn requeue(task: &Arc<Task>, change: impl FnOnce()) {
 /// Sets the nice value (setpriority(2)).
 pub fn set_nice(task: &Arc<Task>, nice: i32) {
     requeue(task, || task.sched.set_nice(nice.clamp(-20, 19)));
+}
+
+/// Lends `task` the urgency of the most urgent task that it holds up, `None` when it holds up nobody (Linux
+/// `rt_mutex_setprio`): it runs in the class of the more urgent of that and its own priority. What it shows as its policy
+/// and nice value stays.
+pub fn set_boost(task: &Arc<Task>, donor: Option<Priority>) {
+    requeue(task, || task.sched.set_boost(donor));
 }
 
 /// Sets policy and real-time priority (sched_setscheduler(2)).

@@ -303,12 +303,6 @@ impl Task {
         self.state.store(state as u32, Ordering::SeqCst);
     }
 
-    /// What breaks ties among tasks with equal virtual time.
-    #[inline]
-    pub(crate) fn sched_key(&self) -> i32 {
-        self.tid()
-    }
-
     /// Whether a PF_* bit is set.
     pub fn has_flag(&self, flag: u32) -> bool {
         self.flags.load(Ordering::Relaxed) & flag != 0

@@ -23,7 +23,7 @@ impl Queue {
         let running = kthread::idle(0);
         for turn in 0..waiting {
             let task = kthread::idle(0);
-            fair.account(&task, turn * 1000);
+            fair.account(&task, turn * 1000, 0);
             fair.insert(task);
         }
         Self { fair, running }
@@ -31,7 +31,7 @@ impl Queue {
 
     /// The running task's turn ends; the next one is picked.
     pub fn switch(&mut self) {
-        self.fair.account(&self.running, TURN_NS);
+        self.fair.account(&self.running, TURN_NS, 0);
         self.fair.insert(self.running.clone());
         self.running = self.fair.pick_next().expect("one was just put in");
     }
@@ -39,8 +39,9 @@ impl Queue {
     /// The first task goes to sleep, wakes, and is asked whether it takes the CPU.
     pub fn sleep_and_wake(&mut self) -> bool {
         let Some(task) = self.fair.pick_next() else { return false };
-        self.fair.account(&task, TURN_NS);
-        self.fair.place(&task, Enqueue::Wakeup);
+        self.fair.account(&task, TURN_NS, 0);
+        self.fair.leave(&task);
+        self.fair.place(&task, Enqueue::Wakeup, None, 0);
         self.fair.insert(task.clone());
         self.fair.preempts(&task, &self.running)
     }

@@ -39,7 +39,7 @@ pub(super) fn sched(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Res
     text.byte(b'\n');
     let (usage, entity) = (task.times.snapshot(), &task.sched);
     push_time(text, "se.exec_start", entity.exec_start());
-    push_time(text, "se.vruntime", entity.vruntime());
+    push_time(text, "se.vruntime", entity.vruntime().max(0).cast_unsigned());
     push_time(text, "se.sum_exec_runtime", entity.sum_exec_ns.load(Ordering::Relaxed));
     push_number(text, "se.nr_migrations", 0);
     push_number(text, "nr_switches", usage.voluntary_switches + usage.involuntary_switches);

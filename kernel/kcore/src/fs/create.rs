@@ -5,7 +5,6 @@
 use alloc::sync::Arc;
 
 use abi::Errno;
-use abi::capability::{CAP_DAC_OVERRIDE, CAP_FOWNER};
 use abi::fcntl::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 use abi::stat as s;
 
@@ -110,7 +109,7 @@ fn may_link(inode: &Inode, creds: &Creds) -> Result<()> {
         && !privileged_program
         && check(inode, creds, permission::MAY_READ | permission::MAY_WRITE).is_ok();
     let is_off = permission::PROTECTED_HARDLINKS.load(core::sync::atomic::Ordering::Relaxed) == 0;
-    if is_off || safe || creds.fsuid == inode.uid() || creds.capable(CAP_FOWNER) || creds.capable(CAP_DAC_OVERRIDE) {
+    if is_off || safe || permission::owner_or_capable(inode, creds) {
         return Ok(());
     }
     Err(Errno::EPERM)

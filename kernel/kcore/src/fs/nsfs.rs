@@ -17,8 +17,10 @@ use super::mount::{MountNamespace, Path};
 use super::pseudo::{self, PseudoFs};
 use super::super_block::FsType;
 use crate::Result;
+use crate::ns::user::UserNs;
 use crate::ns::{Kind, Namespace};
 use crate::syscall::UserPtr;
+use crate::task::current;
 
 static NSFS: FsType = FsType { name: "nsfs", mount: pseudo::not_mountable };
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -77,16 +79,27 @@ impl FileOps for NamespaceFile {
         let kind = self.0.kind();
         match command {
             i::NS_GET_NSTYPE => Ok(kind.flag() as usize),
-            // All are owned by the initial user namespace; its own owner and parent are out of every view.
-            i::NS_GET_USERNS if kind == Kind::User => Err(Errno::EPERM),
-            i::NS_GET_USERNS => open(Namespace::Initial(Kind::User)),
-            i::NS_GET_PARENT if matches!(kind, Kind::User | Kind::Pid) => Err(Errno::EPERM),
-            i::NS_GET_PARENT => Err(Errno::EINVAL),
-            i::NS_GET_OWNER_UID if kind == Kind::User => UserPtr::<u32>::new(argument).write(&0).map(|()| 0),
-            i::NS_GET_OWNER_UID => Err(Errno::EINVAL),
+            i::NS_GET_USERNS => open(Namespace::User(visible(self.0.owner())?)),
+            i::NS_GET_PARENT => match &self.0 {
+                Namespace::User(users) => open(Namespace::User(visible(users.parent().cloned())?)),
+                // The initial one has no parent that anybody sees.
+                Namespace::Initial(Kind::Pid) => Err(Errno::EPERM),
+                _ => Err(Errno::EINVAL),
+            },
+            i::NS_GET_OWNER_UID => {
+                let Namespace::User(users) = &self.0 else { return Err(Errno::EINVAL) };
+                let uid = current().creds().user_ns.shown_uid(users.owner());
+                UserPtr::<u32>::new(argument).write(&uid).map(|()| 0)
+            }
             _ => Err(Errno::ENOTTY),
         }
     }
+}
+
+/// A user namespace that the caller is in or above: `EPERM` for any other (Linux `ns_get_owner`).
+fn visible(namespace: Option<UserNs>) -> Result<UserNs> {
+    let own = current().creds();
+    namespace.filter(|namespace| namespace.is_in(&own.user_ns)).ok_or(Errno::EPERM)
 }
 
 /// A new descriptor of a namespace.
@@ -98,7 +111,7 @@ fn open(namespace: Namespace) -> Result<usize> {
         abi::fcntl::O_RDONLY,
         FileMode::from_flags(abi::fcntl::O_RDONLY),
     );
-    let task = crate::task::current();
+    let task = current();
     let files = task.files();
     let fd = files.reserve(0, task.rlimit(abi::resource::RLIMIT_NOFILE), super::fdtable::OnExec::Close)?;
     files.install(fd, file);

@@ -55,18 +55,25 @@ pub fn generic(inode: &Inode, creds: &Creds, mask: u32) -> Result<()> {
     if mask & !granted & 7 == 0 {
         return Ok(());
     }
+    let capable = |capability| capable_over(inode, creds, capability);
     let overridden = if inode.is_dir() {
-        mask & MAY_WRITE == 0 && creds.capable(CAP_DAC_READ_SEARCH) || creds.capable(CAP_DAC_OVERRIDE)
+        mask & MAY_WRITE == 0 && capable(CAP_DAC_READ_SEARCH) || capable(CAP_DAC_OVERRIDE)
     } else {
         let execution_possible = mask & MAY_EXEC == 0 || mode & 0o111 != 0;
-        mask == MAY_READ && creds.capable(CAP_DAC_READ_SEARCH) || execution_possible && creds.capable(CAP_DAC_OVERRIDE)
+        mask == MAY_READ && capable(CAP_DAC_READ_SEARCH) || execution_possible && capable(CAP_DAC_OVERRIDE)
     };
     if overridden { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// Whether `creds` own the inode or may act as if (Linux `inode_owner_or_capable`).
 pub fn owner_or_capable(inode: &Inode, creds: &Creds) -> bool {
-    creds.fsuid == inode.uid() || creds.capable(CAP_FOWNER)
+    creds.fsuid == inode.uid() || creds.own_capable(CAP_FOWNER) && creds.user_ns.uid(inode.uid()).is_some()
+}
+
+/// Whether a capability counts for a file: its owners have numbers in the user namespace of `creds`.
+#[inline]
+pub fn capable_over(inode: &Inode, creds: &Creds, capability: u32) -> bool {
+    creds.capable_over(inode.uid(), inode.gid(), capability)
 }
 
 /// Whether a name may be created in `dir`: `ENOENT` in a removed directory, `EACCES`, `EROFS`.
@@ -130,7 +137,7 @@ pub fn may_create_in_sticky(dir: &Inode, found: &Inode, creds: &Creds) -> Result
 pub fn may_delete(dir: &Inode, victim: &Inode, creds: &Creds, expected: Victim) -> Result<()> {
     check(dir, creds, MAY_WRITE | MAY_EXEC)?;
     let sticky = dir.mode() & S_ISVTX != 0;
-    if sticky && creds.fsuid != victim.uid() && creds.fsuid != dir.uid() && !creds.capable(CAP_FOWNER) {
+    if sticky && creds.fsuid != victim.uid() && creds.fsuid != dir.uid() && !capable_over(victim, creds, CAP_FOWNER) {
         return Err(Errno::EPERM);
     }
     match expected {
@@ -150,7 +157,7 @@ pub fn inherit(dir: &Inode, creds: &Creds, mode: u32) -> (u32, u32) {
     if mode & 0o170_000 == S_IFDIR {
         return (gid, mode | S_ISGID);
     }
-    let foreign = !creds.in_group(gid) && !creds.capable(CAP_FSETID);
+    let foreign = !creds.in_group(gid) && !capable_over(dir, creds, CAP_FSETID);
     let strip = mode & (S_ISGID | 0o10) == S_ISGID | 0o10 && foreign;
     (gid, if strip { mode & !S_ISGID } else { mode })
 }

@@ -48,7 +48,9 @@ impl File {
             mode: inode.mode() & 0o7777,
             uid: inode.uid(),
             gid: inode.gid(),
-            nosuid: self.path.mount.flags() & mnt::NOSUID != 0,
+            // Set-user-ID counts in the caller's own mount namespace alone (Linux `mnt_may_suid`).
+            nosuid: self.path.mount.flags() & mnt::NOSUID != 0
+                || !self.path.mount.is_in(&current().namespaces().mount()),
         }
     }
 }

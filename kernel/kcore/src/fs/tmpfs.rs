@@ -468,7 +468,8 @@ fn remove_privileges(inode: &Inode) {
     if mode & (s::S_ISGID | 0o10) == s::S_ISGID | 0o10 {
         gone |= s::S_ISGID;
     }
-    if gone != 0 && !(hal::thread::has_current() && crate::task::current().capable(CAP_FSETID)) {
+    let keeps = || super::permission::capable_over(inode, &crate::task::current().creds(), CAP_FSETID);
+    if gone != 0 && !(hal::thread::has_current() && keeps()) {
         inode.set_permissions(mode & !gone);
     }
 }

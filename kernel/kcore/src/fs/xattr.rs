@@ -71,8 +71,12 @@ fn check(inode: &Inode, creds: &Creds, name: &[u8], mask: u32) -> Result<()> {
     let refusal = if writes { Errno::EPERM } else { Errno::ENODATA };
     match namespace_of(name) {
         Ok(Namespace::Security) => {
-            let needed = if name == CAPABILITY { CAP_SETFCAP } else { CAP_SYS_ADMIN };
-            if writes && !creds.capable(needed) { Err(Errno::EPERM) } else { Ok(()) }
+            let may = if name == CAPABILITY {
+                permission::capable_over(inode, creds, CAP_SETFCAP)
+            } else {
+                creds.capable(CAP_SYS_ADMIN)
+            };
+            if writes && !may { Err(Errno::EPERM) } else { Ok(()) }
         }
         Ok(Namespace::Trusted) => {
             if creds.capable(CAP_SYS_ADMIN) {

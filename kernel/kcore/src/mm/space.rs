@@ -25,6 +25,7 @@ use super::table::{Gather, PageTable};
 use super::{Backing, MMAP_MIN_ADDR, Mapping, Protection, Role, TASK_SIZE, Vma, frame};
 use crate::Result;
 use crate::fs::File;
+use crate::ns::user::UserNs;
 use crate::sync::{Mutex, MutexGuard};
 pub use sizes::{Counters, VmaInfo};
 
@@ -43,6 +44,7 @@ pub struct Mm {
     huge_pages_off: AtomicBool,
     /// `/proc/PID/coredump_filter` ([`dump::filter`]).
     dump_filter: AtomicU32,
+    user_ns: spin::Once<UserNs>,
     /// The weak reference to itself that mappings keep.
     this: Weak<Mm>,
 }
@@ -387,8 +389,19 @@ impl Mm {
             locks_memory: AtomicBool::new(false),
             huge_pages_off: AtomicBool::new(false),
             dump_filter: AtomicU32::new(dump::filter::DEFAULT),
+            user_ns: spin::Once::new(),
             this: this.clone(),
         })
+    }
+
+    /// Where the program was started: whose capabilities count for its memory (Linux `mm->user_ns`).
+    pub fn user_ns(&self) -> UserNs {
+        self.user_ns.get().cloned().unwrap_or_default()
+    }
+
+    /// Sets it, once: for a new program, and for the copy of one.
+    pub(crate) fn set_user_ns(&self, user_ns: UserNs) {
+        self.user_ns.call_once(|| user_ns);
     }
 
     /// The hardware's view, to activate and flush.
@@ -520,6 +533,7 @@ impl Mm {
         });
         child.set_dump_filter(self.dump_filter());
         child.set_limits(self.limits());
+        child.set_user_ns(self.user_ns());
         let mut theirs = child.lock();
         if space.locked_pages > 0 {
             theirs.vmas.change_all(|vma| vma.locked = false);

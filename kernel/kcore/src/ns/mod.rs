@@ -1,6 +1,7 @@
 //! Namespaces: namespaces(7). A task holds one [`NsSet`], which never changes: clone, unshare and setns make another and
 //! put it in place, when everything that can fail is done ([`Change`]; Linux `nsproxy`).
 
+pub mod user;
 pub mod uts;
 
 use alloc::sync::Arc;
@@ -13,7 +14,8 @@ use abi::sched as c;
 use crate::Result;
 use crate::fs::FsContext;
 use crate::fs::mount::{self, Mount, MountNamespace, Path};
-use crate::task::{Pid, PidNamespace, Task};
+use crate::task::{Creds, Pid, PidNamespace, Task, tree};
+use user::UserNs;
 use uts::UtsNamespace;
 
 /// The kinds of namespaces.
@@ -119,8 +121,8 @@ impl NsSet {
         self.mount.clone().unwrap_or_else(mount::initial_namespace)
     }
 
-    /// The namespace of a kind, as a file names it.
-    pub fn get(&self, kind: Kind) -> Namespace {
+    /// The namespace of a kind, as a file names it; the user namespace is that of the credentials.
+    fn get(&self, kind: Kind) -> Namespace {
         match kind {
             Kind::Uts => Namespace::Uts(self.uts.clone()),
             Kind::Mount => Namespace::Mount(self.mount()),
@@ -136,6 +138,8 @@ pub enum Namespace {
     Initial(Kind),
     /// Mounts.
     Mount(Arc<MountNamespace>),
+    /// Users.
+    User(UserNs),
     /// Names.
     Uts(Arc<UtsNamespace>),
 }
@@ -146,7 +150,26 @@ impl Namespace {
         match self {
             Namespace::Initial(kind) => *kind,
             Namespace::Mount(_) => Kind::Mount,
+            Namespace::User(_) => Kind::User,
             Namespace::Uts(_) => Kind::Uts,
+        }
+    }
+
+    /// The namespace of a kind that a task is in.
+    pub fn of(task: &Task, kind: Kind) -> Self {
+        match kind {
+            Kind::User => Namespace::User(task.creds().user_ns.clone()),
+            other => task.namespaces().get(other),
+        }
+    }
+
+    /// The user namespace whose capabilities count for it; for a user namespace its parent.
+    pub fn owner(&self) -> Option<UserNs> {
+        match self {
+            Namespace::Initial(_) => Some(UserNs::initial()),
+            Namespace::Mount(namespace) => Some(namespace.owner.clone()),
+            Namespace::User(namespace) => namespace.parent().cloned(),
+            Namespace::Uts(namespace) => Some(namespace.owner.clone()),
         }
     }
 
@@ -155,6 +178,7 @@ impl Namespace {
         let made = match self {
             Namespace::Initial(_) => None,
             Namespace::Mount(namespace) => namespace.ino(),
+            Namespace::User(namespace) => namespace.ino(),
             Namespace::Uts(namespace) => namespace.ino(),
         };
         made.unwrap_or_else(|| self.kind().initial_ino())
@@ -164,6 +188,8 @@ impl Namespace {
 /// New namespaces for the current task, prepared: setns(2) puts all or none of them in force.
 pub struct Change {
     set: NsSet,
+    /// Credentials in another user namespace.
+    creds: Option<Creds>,
     /// The root directory of a mount namespace, which becomes the task's root and working directory.
     root: Option<Path>,
 }
@@ -171,26 +197,40 @@ pub struct Change {
 impl Change {
     /// Starts from what `task`, the current one, has.
     pub fn begin(task: &Task) -> Self {
-        Self { set: (*task.namespaces()).clone(), root: None }
+        Self { set: (*task.namespaces()).clone(), creds: None, root: None }
     }
 
-    /// Takes `namespace` in: `EPERM` without CAP_SYS_ADMIN (and CAP_SYS_CHROOT for mounts), `EINVAL` for the task's own user
-    /// namespace, and for mounts when the task shares its root and working directory (setns(2)).
+    /// Takes `namespace` in: `EPERM` without CAP_SYS_ADMIN in it and in the task's user namespace (and CAP_SYS_CHROOT for
+    /// mounts), `EINVAL` for the task's own user namespace, for a process with threads there, and for mounts and users
+    /// when the task shares its root and working directory (setns(2)).
     pub fn install(&mut self, task: &Task, namespace: &Namespace) -> Result<()> {
-        let kind = namespace.kind();
-        if kind == Kind::User {
-            // There is one: it is the caller's own.
-            return Err(Errno::EINVAL);
+        // One reference is the task's, the other is looked at here.
+        let shares_fs = || Arc::strong_count(&task.fs()) > 2;
+        let own = task.creds();
+        if let Namespace::User(users) = namespace {
+            // Entering again what one is in would give the capabilities back that were dropped.
+            if users.is_same(&own.user_ns) || has_threads(task) || shares_fs() {
+                return Err(Errno::EINVAL);
+            }
+            if !own.ns_capable(users, CAP_SYS_ADMIN) {
+                return Err(Errno::EPERM);
+            }
+            let mut creds = (*own).clone();
+            creds.enter_user_ns(users.clone());
+            self.creds = Some(creds);
+            return Ok(());
         }
-        if !task.capable(CAP_SYS_ADMIN) || (kind == Kind::Mount && !task.capable(CAP_SYS_CHROOT)) {
+        let here = self.creds.as_ref().map_or(&own.user_ns, |creds| &creds.user_ns);
+        let is_owner = namespace.owner().is_some_and(|owner| own.ns_capable(&owner, CAP_SYS_ADMIN));
+        let may_chroot = namespace.kind() != Kind::Mount || own.ns_capable(here, CAP_SYS_CHROOT);
+        if !is_owner || !own.ns_capable(here, CAP_SYS_ADMIN) || !may_chroot {
             return Err(Errno::EPERM);
         }
         match namespace {
-            Namespace::Initial(_) => {}
+            Namespace::Initial(_) | Namespace::User(_) => {}
             Namespace::Uts(uts) => self.set.uts = uts.clone(),
             Namespace::Mount(mounts) => {
-                // One reference is the task's, the other is looked at here.
-                if Arc::strong_count(&task.fs()) > 2 {
+                if shares_fs() {
                     return Err(Errno::EINVAL);
                 }
                 self.root = Some(mounts.root());
@@ -208,36 +248,48 @@ impl Change {
             fs.set_cwd(root);
         }
         drop(task.replace_namespaces(Arc::new(self.set)));
+        if let Some(creds) = self.creds {
+            task.commit_creds(creds);
+        }
     }
 }
 
+/// Whether the process has other threads (Linux `thread_group_empty`).
+fn has_threads(task: &Task) -> bool {
+    let tree = tree::lock();
+    tree.find(&task.group).is_some_and(|id| tree.node(id).threads.len() > 1)
+}
+
 /// The namespaces of a child of `parent`, or of the caller after unshare(2): its own of the kinds in `flags`. `fs`, a copy
-/// that nobody else uses yet, goes with a copied mount namespace. Who may is checked by the caller; `EINVAL` for kinds that
-/// cannot be made, as of a Linux that is built without them.
-pub fn copy(parent: &Task, flags: u64, fs: &FsContext) -> Result<Arc<NsSet>> {
+/// that nobody else uses yet, goes with a copied mount namespace. The namespaces belong to the user namespace of `creds`, in
+/// which they need CAP_SYS_ADMIN (`EPERM`); `EINVAL` for kinds that cannot be made, as of a Linux that is built without them.
+pub fn copy(parent: &Task, creds: &Creds, flags: u64, fs: &FsContext) -> Result<Arc<NsSet>> {
     let old = parent.namespaces();
     let wanted = flags & crate::task::clone::NEW_NAMESPACES;
     if wanted == 0 {
         return Ok(old);
+    }
+    if !creds.own_capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
     }
     if wanted & !CREATABLE != 0 {
         return Err(Errno::EINVAL);
     }
     let mut set = (*old).clone();
     if wanted & c::CLONE_NEWNS != 0 {
-        set.mount = Some(copy_mounts(&old.mount(), fs)?);
+        set.mount = Some(copy_mounts(&old.mount(), fs, &creds.user_ns)?);
     }
     if wanted & c::CLONE_NEWUTS != 0 {
-        set.uts = old.uts.copy();
+        set.uts = old.uts.copy(creds.user_ns.clone());
     }
     Ok(Arc::new(set))
 }
 
 /// A copy of a mount namespace, with `fs` in it where it was in the original.
-fn copy_mounts(mounts: &MountNamespace, fs: &FsContext) -> Result<Arc<MountNamespace>> {
+fn copy_mounts(mounts: &MountNamespace, fs: &FsContext, owner: &UserNs) -> Result<Arc<MountNamespace>> {
     let (mut root, mut cwd) = fs.root_and_cwd();
     let (root_mount, cwd_mount) = (root.mount.clone(), cwd.mount.clone());
-    let copied = mounts.copy(|original, copy: &Arc<Mount>| {
+    let copied = mounts.copy(owner.clone(), |original, copy: &Arc<Mount>| {
         if Arc::ptr_eq(original, &root_mount) {
             root.mount = copy.clone();
         }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use abi::Errno;
 use hal::sync::SpinLock;
 
+use super::user::UserNs;
 use crate::Result;
 use crate::sync::order;
 
@@ -16,6 +17,8 @@ pub const NAME_LIMIT: usize = 64;
 pub struct UtsNamespace {
     /// The number of its file; `None` for the initial one.
     ino: Option<u64>,
+    /// Whose capabilities count for it.
+    pub owner: UserNs,
     names: SpinLock<Names>,
 }
 
@@ -32,13 +35,13 @@ impl UtsNamespace {
     /// The names that Linux boots with.
     pub fn initial() -> Arc<Self> {
         let names = Names { host: b"(none)".to_vec(), domain: b"(none)".to_vec() };
-        Arc::new(Self { ino: None, names: SpinLock::new(order::TASK_FIELDS, names) })
+        Arc::new(Self { ino: None, owner: UserNs::initial(), names: SpinLock::new(order::TASK_FIELDS, names) })
     }
 
     /// Another with the same names (CLONE_NEWUTS).
-    pub fn copy(&self) -> Arc<Self> {
+    pub fn copy(&self, owner: UserNs) -> Arc<Self> {
         let names = SpinLock::new(order::TASK_FIELDS, self.names());
-        Arc::new(Self { ino: Some(super::next_ino()), names })
+        Arc::new(Self { ino: Some(super::next_ino()), owner, names })
     }
 
     /// The number of its file, unless it is the initial one.

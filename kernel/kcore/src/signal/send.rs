@@ -305,7 +305,7 @@ pub(crate) fn permitted(sender: &Task, target: &Task) -> bool {
     }
     let (mine, theirs) = (sender.creds(), target.creds());
     let same = [mine.euid, mine.uid].iter().any(|id| *id == theirs.suid || *id == theirs.uid);
-    same || mine.capable(CAP_KILL)
+    same || mine.ns_capable(&theirs.user_ns, CAP_KILL)
 }
 
 /// A thread on its way out hands the process's signals that it might have been woken for to the others (Linux

@@ -1,6 +1,7 @@
 //! Identity: getpid(2), setuid(2), capabilities(7), setpgid(2). prctl(2) is in [`super::prctl`].
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
@@ -38,26 +39,47 @@ pub fn gettid(cx: &mut Context<'_>) -> Result<usize> {
 
 /// getuid(2).
 pub fn getuid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(cx.task.creds().uid as usize)
+    let creds = cx.creds();
+    Ok(creds.user_ns.shown_uid(creds.uid) as usize)
 }
 
 /// geteuid(2).
 pub fn geteuid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(cx.task.creds().euid as usize)
+    let creds = cx.creds();
+    Ok(creds.user_ns.shown_uid(creds.euid) as usize)
 }
 
 /// getgid(2).
 pub fn getgid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(cx.task.creds().gid as usize)
+    let creds = cx.creds();
+    Ok(creds.user_ns.shown_gid(creds.gid) as usize)
 }
 
 /// getegid(2).
 pub fn getegid(cx: &mut Context<'_>) -> Result<usize> {
-    Ok(cx.task.creds().egid as usize)
+    let creds = cx.creds();
+    Ok(creds.user_ns.shown_gid(creds.egid) as usize)
 }
 
 /// "Leave it as it is" in setreuid and setresuid.
 const KEEP: u32 = u32::MAX;
+
+/// The kernel's ids of numbers in the caller's user namespace, [`KEEP`] as it is; `EINVAL` for one that is no id there.
+fn kuids<const N: usize>(creds: &Creds, uids: [u32; N]) -> Result<[u32; N]> {
+    each_id(uids, |uid| creds.user_ns.kuid(uid))
+}
+
+/// The same for groups.
+fn kgids<const N: usize>(creds: &Creds, gids: [u32; N]) -> Result<[u32; N]> {
+    each_id(gids, |gid| creds.user_ns.kgid(gid))
+}
+
+fn each_id<const N: usize>(mut ids: [u32; N], map: impl Fn(u32) -> Option<u32>) -> Result<[u32; N]> {
+    for id in ids.iter_mut().filter(|id| **id != KEEP) {
+        *id = map(*id).ok_or(Errno::EINVAL)?;
+    }
+    Ok(ids)
+}
 
 /// Puts changed user ids in force: capabilities and the count of the user's threads follow.
 fn commit_uids(task: &Task, old: &Creds, mut new: Creds) {
@@ -91,10 +113,8 @@ pub(super) fn commit(task: &Task, old: &Creds, new: Creds) {
 pub fn setuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mut new = Creds::clone(&old);
-    if uid == KEEP {
-        return Err(Errno::EINVAL);
-    }
-    if old.capable(cap::CAP_SETUID) {
+    let uid = old.user_ns.kuid(uid).ok_or(Errno::EINVAL)?;
+    if old.own_capable(cap::CAP_SETUID) {
         new.uid = uid;
         new.suid = uid;
     } else if uid != old.uid && uid != old.suid {
@@ -109,7 +129,8 @@ pub fn setuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
 pub fn setreuid(cx: &mut Context<'_>, ruid: u32, euid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mut new = Creds::clone(&old);
-    let capable = old.capable(cap::CAP_SETUID);
+    let capable = old.own_capable(cap::CAP_SETUID);
+    let [ruid, euid] = kuids(&old, [ruid, euid])?;
     if ruid != KEEP {
         if !capable && ruid != old.uid && ruid != old.euid {
             return Err(Errno::EPERM);
@@ -133,8 +154,9 @@ pub fn setreuid(cx: &mut Context<'_>, ruid: u32, euid: u32) -> Result<usize> {
 pub fn setresuid(cx: &mut Context<'_>, ruid: u32, euid: u32, suid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mine = [old.uid, old.euid, old.suid];
+    let [ruid, euid, suid] = kuids(&old, [ruid, euid, suid])?;
     let refused = [ruid, euid, suid].iter().any(|id| *id != KEEP && !mine.contains(id));
-    if refused && !old.capable(cap::CAP_SETUID) {
+    if refused && !old.own_capable(cap::CAP_SETUID) {
         return Err(Errno::EPERM);
     }
     let mut new = Creds::clone(&old);
@@ -148,10 +170,8 @@ pub fn setresuid(cx: &mut Context<'_>, ruid: u32, euid: u32, suid: u32) -> Resul
 pub fn setgid(cx: &mut Context<'_>, gid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mut new = Creds::clone(&old);
-    if gid == KEEP {
-        return Err(Errno::EINVAL);
-    }
-    if old.capable(cap::CAP_SETGID) {
+    let gid = old.user_ns.kgid(gid).ok_or(Errno::EINVAL)?;
+    if old.own_capable(cap::CAP_SETGID) {
         new.gid = gid;
         new.sgid = gid;
     } else if gid != old.gid && gid != old.sgid {
@@ -167,7 +187,8 @@ pub fn setgid(cx: &mut Context<'_>, gid: u32) -> Result<usize> {
 pub fn setregid(cx: &mut Context<'_>, rgid: u32, egid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mut new = Creds::clone(&old);
-    let capable = old.capable(cap::CAP_SETGID);
+    let capable = old.own_capable(cap::CAP_SETGID);
+    let [rgid, egid] = kgids(&old, [rgid, egid])?;
     if rgid != KEEP {
         if !capable && rgid != old.gid && rgid != old.egid {
             return Err(Errno::EPERM);
@@ -192,8 +213,9 @@ pub fn setregid(cx: &mut Context<'_>, rgid: u32, egid: u32) -> Result<usize> {
 pub fn setresgid(cx: &mut Context<'_>, rgid: u32, egid: u32, sgid: u32) -> Result<usize> {
     let old = cx.task.creds();
     let mine = [old.gid, old.egid, old.sgid];
+    let [rgid, egid, sgid] = kgids(&old, [rgid, egid, sgid])?;
     let refused = [rgid, egid, sgid].iter().any(|id| *id != KEEP && !mine.contains(id));
-    if refused && !old.capable(cap::CAP_SETGID) {
+    if refused && !old.own_capable(cap::CAP_SETGID) {
         return Err(Errno::EPERM);
     }
     let mut new = Creds::clone(&old);
@@ -207,46 +229,51 @@ pub fn setresgid(cx: &mut Context<'_>, rgid: u32, egid: u32, sgid: u32) -> Resul
 /// getresuid(2).
 pub fn getresuid(cx: &mut Context<'_>, ruid: UserPtr<u32>, euid: UserPtr<u32>, suid: UserPtr<u32>) -> Result<usize> {
     let creds = cx.task.creds();
-    ruid.write(&creds.uid)?;
-    euid.write(&creds.euid)?;
-    suid.write(&creds.suid)?;
+    let shown = |kuid| creds.user_ns.shown_uid(kuid);
+    ruid.write(&shown(creds.uid))?;
+    euid.write(&shown(creds.euid))?;
+    suid.write(&shown(creds.suid))?;
     Ok(0)
 }
 
 /// getresgid(2).
 pub fn getresgid(cx: &mut Context<'_>, rgid: UserPtr<u32>, egid: UserPtr<u32>, sgid: UserPtr<u32>) -> Result<usize> {
     let creds = cx.task.creds();
-    rgid.write(&creds.gid)?;
-    egid.write(&creds.egid)?;
-    sgid.write(&creds.sgid)?;
+    let shown = |kgid| creds.user_ns.shown_gid(kgid);
+    rgid.write(&shown(creds.gid))?;
+    egid.write(&shown(creds.egid))?;
+    sgid.write(&shown(creds.sgid))?;
     Ok(0)
 }
 
 /// setfsuid(2): never fails, returns the former value.
 pub fn setfsuid(cx: &mut Context<'_>, uid: u32) -> Result<usize> {
     let old = cx.task.creds();
-    if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || uid != KEEP && old.capable(cap::CAP_SETUID) {
-        let mut new = Creds { fsuid: uid, ..Creds::clone(&old) };
+    let may = |kuid: &u32| [old.uid, old.euid, old.suid, old.fsuid].contains(kuid) || old.own_capable(cap::CAP_SETUID);
+    if let Some(fsuid) = old.user_ns.kuid(uid).filter(may) {
+        let mut new = Creds { fsuid, ..Creds::clone(&old) };
         if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
             new.fix_capabilities_after_setfsuid(&old);
         }
         commit(&cx.task, &old, new);
     }
-    Ok(old.fsuid as usize)
+    Ok(old.user_ns.shown_uid(old.fsuid) as usize)
 }
 
 /// setfsgid(2).
 pub fn setfsgid(cx: &mut Context<'_>, gid: u32) -> Result<usize> {
     let old = cx.task.creds();
-    if [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || gid != KEEP && old.capable(cap::CAP_SETGID) {
-        commit(&cx.task, &old, Creds { fsgid: gid, ..Creds::clone(&old) });
+    let may = |kgid: &u32| [old.gid, old.egid, old.sgid, old.fsgid].contains(kgid) || old.own_capable(cap::CAP_SETGID);
+    if let Some(fsgid) = old.user_ns.kgid(gid).filter(may) {
+        commit(&cx.task, &old, Creds { fsgid, ..Creds::clone(&old) });
     }
-    Ok(old.fsgid as usize)
+    Ok(old.user_ns.shown_gid(old.fsgid) as usize)
 }
 
 /// getgroups(2).
 pub fn getgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<usize> {
-    let groups = cx.task.creds().groups.clone();
+    let creds = cx.task.creds();
+    let groups: Vec<u32> = creds.groups.iter().map(|gid| creds.user_ns.shown_gid(*gid)).collect();
     match usize::try_from(size).map_err(|_| Errno::EINVAL)? {
         0 => {}
         size if size < groups.len() => return Err(Errno::EINVAL),
@@ -260,7 +287,7 @@ pub fn setgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<
     /// NGROUPS_MAX.
     const LIMIT: usize = 65536;
     let old = cx.task.creds();
-    if !old.capable(cap::CAP_SETGID) {
+    if !old.own_capable(cap::CAP_SETGID) || !old.user_ns.may_setgroups() {
         return Err(Errno::EPERM);
     }
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
@@ -268,9 +295,9 @@ pub fn setgroups(cx: &mut Context<'_>, size: i32, list: UserPtr<u32>) -> Result<
         return Err(Errno::EINVAL);
     }
     let mut groups = list.read_many(size)?;
-    // The id that means "none" is no group (Linux `gid_valid`).
-    if groups.contains(&KEEP) {
-        return Err(Errno::EINVAL);
+    // A number without a group, as the one that means "none", is none (Linux `groups_from_user`).
+    for group in &mut groups {
+        *group = old.user_ns.kgid(*group).ok_or(Errno::EINVAL)?;
     }
     groups.sort_unstable();
     commit(&cx.task, &old, Creds { groups: Arc::new(groups), ..Creds::clone(&old) });
@@ -356,7 +383,7 @@ pub fn capset(cx: &mut Context<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u3
     if permitted & !old.cap_permitted != 0
         || effective & !permitted != 0
         || inheritable & !(old.cap_inheritable | old.cap_bounding) != 0
-        || inheritable & !may_inherit != 0 && !old.capable(cap::CAP_SETPCAP)
+        || inheritable & !may_inherit != 0 && !old.own_capable(cap::CAP_SETPCAP)
     {
         return Err(Errno::EPERM);
     }

@@ -36,7 +36,7 @@ pub fn uname(cx: &mut Context<'_>, buffer: UserPtr<Utsname>) -> Result<usize> {
 
 /// Reads a name of `length` bytes, for which the caller needs CAP_SYS_ADMIN.
 fn read_name(cx: &Context<'_>, name: UserPtr<u8>, length: i32) -> Result<alloc::vec::Vec<u8>> {
-    if !cx.task.capable(CAP_SYS_ADMIN) {
+    if !cx.creds().ns_capable(&cx.namespaces().uts().owner, CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let length = usize::try_from(length).ok().filter(|length| *length <= NAME_LIMIT).ok_or(Errno::EINVAL)?;

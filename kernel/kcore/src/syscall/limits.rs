@@ -38,7 +38,7 @@ pub fn prlimit64(
     let (mine, theirs) = (cx.creds(), target.creds());
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == mine.uid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == mine.gid);
-    if !core::ptr::eq(&*target, &*cx.task) && !same && !mine.capable(CAP_SYS_RESOURCE) {
+    if !core::ptr::eq(&*target, &*cx.task) && !same && !mine.ns_capable(&theirs.user_ns, CAP_SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
     let before = read(&target, resource)?;

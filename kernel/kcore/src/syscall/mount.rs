@@ -7,7 +7,7 @@ use abi::fcntl::AT_FDCWD;
 use super::path::walk_context;
 use super::{Context, UserStr};
 use crate::Result;
-use crate::fs::mount::{Mount, Path, Propagation, mnt, ms};
+use crate::fs::mount::{Mount, MountNamespace, Path, Propagation, mnt, ms};
 use crate::fs::namei::{Last, lookup};
 use crate::fs::super_block::{MountRequest, find_type};
 use crate::task::{self, Creds};
@@ -20,6 +20,15 @@ const UMOUNT_NOFOLLOW: u32 = 8;
 fn place(cx: &Context<'_>, path: UserStr, last: Last, creds: &Creds) -> Result<Path> {
     path.with_path(|path| lookup(walk_context(cx, AT_FDCWD, path, creds)?, path, last))
 }
+
+/// `EPERM` without CAP_SYS_ADMIN over the mount namespace (Linux `may_mount`).
+fn may_mount(creds: &Creds, namespace: &MountNamespace) -> Result<()> {
+    if creds.ns_capable(&namespace.owner, CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// The file systems that need no privilege but in one's own user namespace (Linux FS_USERNS_MOUNT); proc and sysfs show
+/// what belongs to the initial one.
+const FOR_EVERYBODY: [&str; 4] = ["tmpfs", "ramfs", "devpts", "mqueue"];
 
 /// The flags of a mount from those of mount(2): relatime unless told otherwise.
 fn mount_flags(flags: u64) -> u32 {
@@ -50,10 +59,8 @@ pub fn mount(
     let options = optional(data)?;
     let creds = cx.creds();
     let at = place(cx, target, Last::Follow, &creds)?;
-    if !creds.capable(CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
     let namespace = cx.namespaces().mount();
+    may_mount(&creds, &namespace)?;
     if flags & ms::REMOUNT != 0 {
         // MS_REMOUNT|MS_BIND changes the mount alone.
         let options = (flags & ms::BIND == 0).then_some(&*options);
@@ -71,7 +78,11 @@ pub fn mount(
             return Err(Errno::EINVAL);
         }
         let request = MountRequest { source: &source_text, options: &options, creds: &creds };
-        let sb = (find_type(&kind)?.mount)(&request)?;
+        let fs_type = find_type(&kind)?;
+        if !creds.capable(CAP_SYS_ADMIN) && !FOR_EVERYBODY.contains(&fs_type.name) {
+            return Err(Errno::EPERM);
+        }
+        let sb = (fs_type.mount)(&request)?;
         if flags & ms::RDONLY != 0 {
             sb.set_read_only(true);
         }
@@ -85,10 +96,9 @@ pub fn mount(
 
 /// The flags after a remount: access times stay as they are unless something is said of them (Linux `path_mount`).
 fn remount_flags(flags: u64, old: u32) -> u32 {
-    const ATIME: u32 = mnt::NOATIME | mnt::NODIRATIME | mnt::RELATIME;
     let new = mount_flags(flags);
     if flags & (ms::NOATIME | ms::NODIRATIME | ms::RELATIME | ms::STRICTATIME) == 0 {
-        new & !ATIME | old & ATIME
+        new & !mnt::ATIME | old & mnt::ATIME
     } else {
         new
     }
@@ -112,15 +122,13 @@ pub fn umount2(cx: &mut Context<'_>, target: UserStr, flags: u32) -> Result<usiz
         return Err(Errno::EINVAL);
     }
     let creds = cx.creds();
-    if !creds.capable(CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
+    let namespace = cx.namespaces().mount();
+    may_mount(&creds, &namespace)?;
     if flags & MNT_EXPIRE != 0 && flags & (MNT_FORCE | MNT_DETACH) != 0 {
         return Err(Errno::EINVAL);
     }
     let last = if flags & UMOUNT_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
     let at = place(cx, target, last, &creds)?;
-    let namespace = cx.namespaces().mount();
     if flags & MNT_EXPIRE != 0 {
         namespace.expire(at)?;
     } else {
@@ -132,16 +140,15 @@ pub fn umount2(cx: &mut Context<'_>, target: UserStr, flags: u32) -> Result<usiz
 /// pivot_root(2). Tasks whose root or working directory is the old root get the new one (Linux `chroot_fs_refs`).
 pub fn pivot_root(cx: &mut Context<'_>, new_root: UserStr, put_old: UserStr) -> Result<usize> {
     let creds = cx.creds();
-    if !creds.capable(CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
+    let namespace = cx.namespaces().mount();
+    may_mount(&creds, &namespace)?;
     let directory = |path: UserStr| {
         let found = place(cx, path, Last::Follow, &creds)?;
         if found.dentry.inode().is_dir() { Ok(found) } else { Err(Errno::ENOTDIR) }
     };
     let (new, old) = (directory(new_root)?, directory(put_old)?);
     let root = cx.fs().root();
-    cx.namespaces().mount().pivot_root(&root, &new, old)?;
+    namespace.pivot_root(&root, &new, old)?;
     task::each_fs(|fs| fs.move_root(&root, &new));
     Ok(0)
 }

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::fs::nsfs;
 use crate::fs::pidfd::PidFd;
 use crate::fs::proc::may_look_into;
-use crate::ns::{Change, Kind};
+use crate::ns::{Change, Kind, Namespace};
 
 /// The kinds in the order in which setns(2) with a pidfd enters them (Linux `validate_nsset`).
 const ORDER: [Kind; 8] =
@@ -32,9 +32,8 @@ pub fn setns(cx: &mut Context<'_>, fd: i32, kinds: u32) -> Result<usize> {
         if !may_look_into(&target) {
             return Err(Errno::EPERM);
         }
-        let set = target.namespaces();
         for kind in ORDER.into_iter().filter(|kind| kinds & kind.flag() != 0) {
-            change.install(&cx.task, &set.get(kind))?;
+            change.install(&cx.task, &Namespace::of(&target, kind))?;
         }
     } else {
         return Err(Errno::EINVAL);

@@ -18,6 +18,7 @@ use crate::fs::inode::{Attributes, Inode, SetAttributes};
 use crate::fs::mount::{Path, mnt};
 use crate::fs::namei::{self, Last, Start, WalkContext, lookup};
 use crate::fs::permission::{self, MAY_EXEC, MAY_WRITE};
+use crate::ns::user::UserNs;
 use crate::task::Creds;
 
 /// Where `path` starts: the root, the working directory, or the directory behind `dirfd`. The empty path is `ENOENT`
@@ -55,14 +56,14 @@ fn last_of(flags: u32) -> Last {
     if flags & f::AT_SYMLINK_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow }
 }
 
-fn encode(inode: &Inode, a: &Attributes) -> Stat {
+fn encode(inode: &Inode, a: &Attributes, reader: &UserNs) -> Stat {
     Stat {
         st_dev: inode.sb.dev,
         st_ino: a.ino,
         st_mode: a.mode,
         st_nlink: a.nlink,
-        st_uid: a.uid,
-        st_gid: a.gid,
+        st_uid: reader.shown_uid(a.uid),
+        st_gid: reader.shown_gid(a.gid),
         st_rdev: a.rdev,
         st_size: a.size.cast_signed(),
         st_blksize: a.block_size.cast_signed(),
@@ -78,7 +79,7 @@ fn encode(inode: &Inode, a: &Attributes) -> Stat {
 pub fn fstat(cx: &mut Context<'_>, fd: i32, buffer: UserPtr<Stat>) -> Result<usize> {
     let file = cx.files().get_any(fd)?;
     let inode = file.inode();
-    buffer.write(&encode(inode, &inode.ops().getattr(inode)?)).map(|()| 0)
+    buffer.write(&encode(inode, &inode.ops().getattr(inode)?, &cx.creds().user_ns)).map(|()| 0)
 }
 
 /// newfstatat(2).
@@ -90,7 +91,7 @@ pub fn newfstatat(cx: &mut Context<'_>, dirfd: i32, path: UserStr, buffer: UserP
     let creds = cx.creds();
     let place = find(cx, dirfd, path, flags, last_of(flags), &creds)?;
     let inode = place.dentry.inode();
-    buffer.write(&encode(inode, &inode.ops().getattr(inode)?)).map(|()| 0)
+    buffer.write(&encode(inode, &inode.ops().getattr(inode)?, &cx.creds().user_ns)).map(|()| 0)
 }
 
 fn statx_time(time: &Timespec) -> StatxTimestamp {
@@ -123,8 +124,8 @@ pub fn statx(
             stx_blksize: a.block_size,
             stx_attributes: if is_mount_root { s::STATX_ATTR_MOUNT_ROOT } else { 0 },
             stx_nlink: a.nlink,
-            stx_uid: a.uid,
-            stx_gid: a.gid,
+            stx_uid: cx.creds().user_ns.shown_uid(a.uid),
+            stx_gid: cx.creds().user_ns.shown_gid(a.gid),
             stx_mode: a.mode as u16,
             stx_ino: a.ino,
             stx_size: a.size,
@@ -198,7 +199,7 @@ fn chmod(place: &Path, mode: u32, creds: &Creds) -> Result<usize> {
     }
     let mut mode = mode & 0o7777;
     // chmod(2): the set-group-ID bit is turned off when the caller is not in the file's group.
-    if !creds.in_group(inode.gid()) && !creds.capable(CAP_FSETID) {
+    if !creds.in_group(inode.gid()) && !permission::capable_over(inode, creds, CAP_FSETID) {
         mode &= !s::S_ISGID;
     }
     change(inode, &SetAttributes { mode: Some(mode), ..SetAttributes::default() })
@@ -229,11 +230,13 @@ fn chown(place: &Path, uid: u32, gid: u32, creds: &Creds) -> Result<usize> {
     place.mount.want_write()?;
     let inode = place.dentry.inode();
     let wanted = |id: u32| (id != u32::MAX).then_some(id);
-    let (uid, gid) = (wanted(uid), wanted(gid));
+    // A number without an id in the caller's user namespace is none.
+    let uid = wanted(uid).map(|uid| creds.user_ns.kuid(uid).ok_or(Errno::EINVAL)).transpose()?;
+    let gid = wanted(gid).map(|gid| creds.user_ns.kgid(gid).ok_or(Errno::EINVAL)).transpose()?;
     let owner = creds.fsuid == inode.uid();
     let uid_allowed = uid.is_none_or(|uid| owner && uid == inode.uid());
     let gid_allowed = gid.is_none_or(|gid| owner && (creds.in_group(gid) || gid == inode.gid()));
-    let allowed = uid_allowed && gid_allowed || creds.capable(CAP_CHOWN);
+    let allowed = uid_allowed && gid_allowed || permission::capable_over(inode, creds, CAP_CHOWN);
     if !allowed {
         return Err(Errno::EPERM);
     }
@@ -441,7 +444,7 @@ pub fn chroot(cx: &mut Context<'_>, path: UserStr) -> Result<usize> {
     let creds = cx.creds();
     let place = find(cx, f::AT_FDCWD, path, 0, Last::Follow, &creds)?;
     check_directory(&place, &creds)?;
-    if !creds.capable(CAP_SYS_CHROOT) {
+    if !creds.own_capable(CAP_SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
     cx.fs().set_root(place);

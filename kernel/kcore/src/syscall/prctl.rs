@@ -222,7 +222,8 @@ fn set_securebits(task: &Task, arg: u64) -> Result<usize> {
     let old = task.creds();
     let new = u32::try_from(arg).ok().filter(|new| new & !(BITS | LOCKS) == 0).ok_or(Errno::EPERM)?;
     let locked = (old.securebits & LOCKS) >> 1;
-    if locked & (old.securebits ^ new) != 0 || old.securebits & LOCKS & !new != 0 || !old.capable(cap::CAP_SETPCAP) {
+    if locked & (old.securebits ^ new) != 0 || old.securebits & LOCKS & !new != 0 || !old.own_capable(cap::CAP_SETPCAP)
+    {
         return Err(Errno::EPERM);
     }
     commit(task, &old, Creds { securebits: new, ..Creds::clone(&old) });
@@ -239,7 +240,7 @@ fn bounding_set(task: &Task, option: u32, arg: u64) -> Result<usize> {
     if option == pr::PR_CAPBSET_READ {
         return Ok(usize::from(old.cap_bounding & capability_bit(arg)? != 0));
     }
-    if !old.capable(cap::CAP_SETPCAP) {
+    if !old.own_capable(cap::CAP_SETPCAP) {
         return Err(Errno::EPERM);
     }
     let cap_bounding = old.cap_bounding & !capability_bit(arg)?;

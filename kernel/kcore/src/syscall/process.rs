@@ -270,5 +270,6 @@ fn waitid_report(cx: &Context<'_>, which: u32, id: i32, options: u32) -> Result<
 }
 
 fn to_siginfo(report: &Report) -> SigInfo {
-    SigInfo::child(report.code, report.pid, report.uid, wait::si_status(report))
+    let uid = crate::task::current().creds().user_ns.shown_uid(report.uid);
+    SigInfo::child(report.code, report.pid, uid, wait::si_status(report))
 }

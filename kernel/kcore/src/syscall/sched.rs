@@ -38,7 +38,7 @@ fn affinity_target(cx: &Context<'_>, pid: i32) -> Result<Arc<Task>> {
 /// The caller owns the target, or has CAP_SYS_NICE (sched_setaffinity(2)).
 fn may_change(cx: &Context<'_>, target: &Task) -> bool {
     let (mine, theirs) = (cx.creds(), target.creds());
-    mine.euid == theirs.euid || mine.euid == theirs.uid || mine.capable(CAP_SYS_NICE)
+    mine.euid == theirs.euid || mine.euid == theirs.uid || mine.ns_capable(&theirs.user_ns, CAP_SYS_NICE)
 }
 
 /// sched_setaffinity(2). The mask is `length` bytes; CPUs that do not exist are ignored.
@@ -181,7 +181,9 @@ fn priority_targets(cx: &Context<'_>, which: i32, who: i32) -> Result<Vec<Arc<Ta
             all_threads(&tree, ids)
         }
         PRIO_USER => {
-            let uid = if who == 0 { cx.creds().uid } else { who.cast_unsigned() };
+            let creds = cx.creds();
+            let uid = if who == 0 { Some(creds.uid) } else { creds.user_ns.kuid(who.cast_unsigned()) };
+            let uid = uid.ok_or(Errno::ESRCH)?;
             let tree = tree::lock();
             let ids = tree.processes().collect();
             let threads = all_threads(&tree, ids);

@@ -58,7 +58,10 @@ pub fn ptrace_may_access(task: &Task, mode: AccessMode) -> Result<()> {
         return Ok(());
     }
     let (own, other) = (me.creds(), task.creds());
-    let is_privileged = own.capable(CAP_SYS_PTRACE);
+    let is_privileged = own.ns_capable(&other.user_ns, CAP_SYS_PTRACE);
+    // What may be dumped is a matter of the program, and so of where that was started.
+    let is_privileged_over_memory =
+        task.with_mm(|mm| mm.is_none_or(|mm| own.ns_capable(&mm.user_ns(), CAP_SYS_PTRACE)));
     let (uid, gid, capabilities) = match mode.identity {
         Identity::FileSystem => (own.fsuid, own.fsgid, own.cap_effective),
         Identity::Real => (own.uid, own.gid, own.cap_permitted),
@@ -69,9 +72,9 @@ pub fn ptrace_may_access(task: &Task, mode: AccessMode) -> Result<()> {
     // (a zombie) has nothing to hide.
     let is_open = task.group.dumpable.load(Ordering::Relaxed) == 1 || task.with_mm(|mm| mm.is_none());
     // Nobody reaches more capabilities through a debugger (Linux `cap_ptrace_access_check`).
-    let has_no_more = other.cap_permitted & !capabilities == 0;
-    let is_entitled = is_privileged || is_same_user && is_same_group && is_open && has_no_more;
-    if !is_entitled {
+    let has_no_more = other.user_ns.is_same(&own.user_ns) && other.cap_permitted & !capabilities == 0;
+    let is_entitled = is_privileged || is_same_user && is_same_group && has_no_more;
+    if !is_entitled || !(is_open || is_privileged_over_memory) {
         return Err(Errno::EPERM);
     }
     match mode.intent {

@@ -11,7 +11,7 @@ use abi::sched as c;
 use hal::thread::{Start, Thread};
 use hal::trap::UserFrame;
 
-use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tree};
+use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tree, unshare};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::{Files, pidfd};
@@ -62,6 +62,7 @@ pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_CHILD_SETTID
     | c::CLONE_IO
     | c::CLONE_NEWNS
+    | c::CLONE_NEWUSER
     | c::CLONE_NEWUTS
     | c::CLONE_CLEAR_SIGHAND;
 
@@ -111,7 +112,8 @@ pub fn validate(args: &CloneArgs<'_>) -> Result<()> {
     if has(c::CLONE_PIDFD) && has(c::CLONE_PARENT_SETTID) && args.pidfd == args.parent_tid {
         return Err(Errno::EINVAL);
     }
-    if has(NEW_NAMESPACES) && !current().capable(CAP_SYS_ADMIN) {
+    // A new user namespace gives the right to the others.
+    if has(NEW_NAMESPACES) && !has(c::CLONE_NEWUSER) && !current().creds().own_capable(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     if args.flags & !SUPPORTED != 0 {
@@ -155,7 +157,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
         return Err(Errno::ERESTARTNOINTR);
     }
     crate::mm::frame::admit(64 << 10)?;
-    let creds = parent.creds();
+    let creds = if has(c::CLONE_NEWUSER) { Arc::new(unshare::with_user_namespace(&parent)?) } else { parent.creds() };
     let charge = Charge::new(&creds, parent.rlimit(RLIMIT_NPROC))?;
     if tree::lock().thread_count() as u64 >= MAX_THREADS.load(Ordering::Relaxed) {
         return Err(Errno::EAGAIN);
@@ -176,7 +178,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
         }
         Arc::new(copy)
     };
-    let namespaces = ns::copy(&parent, args.flags, &fs)?;
+    let namespaces = ns::copy(&parent, &creds, args.flags, &fs)?;
     let mut child_registers = *registers;
     child_registers.x[0] = 0;
     if args.stack != 0 {

@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::ns::user::UserNs;
+
 /// One bit per capability.
 pub type CapSet = u64;
 
@@ -10,7 +12,7 @@ pub type CapSet = u64;
 pub const CAP_FULL: CapSet = (1 << 41) - 1;
 
 /// Who a task is and what it may do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Creds {
     /// Real user id.
     pub uid: u32,
@@ -42,6 +44,8 @@ pub struct Creds {
     pub cap_ambient: CapSet,
     /// SECBIT_* flags.
     pub securebits: u32,
+    /// Where the capabilities count.
+    pub user_ns: UserNs,
 }
 
 impl Creds {
@@ -63,13 +67,59 @@ impl Creds {
             cap_bounding: CAP_FULL,
             cap_ambient: 0,
             securebits: 0,
+            user_ns: UserNs::initial(),
         }
     }
 
-    /// Whether capability number `capability` is effective.
+    /// Whether capability number `capability` is effective in the user namespace of these credentials.
+    #[inline]
+    pub fn own_capable(&self, capability: u32) -> bool {
+        capability < 64 && self.cap_effective >> capability & 1 != 0
+    }
+
+    /// Whether it is effective in the initial user namespace: over what belongs to no other (Linux `capable`).
     #[inline]
     pub fn capable(&self, capability: u32) -> bool {
-        capability < 64 && self.cap_effective >> capability & 1 != 0
+        self.user_ns.is_initial() && self.own_capable(capability)
+    }
+
+    /// Whether it is effective over what belongs to `target`: by being in that user namespace or above it, or by having
+    /// made it, or one that it lies in (user_namespaces(7) "Capabilities"; Linux `cap_capable`).
+    pub fn ns_capable(&self, target: &UserNs, capability: u32) -> bool {
+        let mut at = target;
+        loop {
+            if at.is_same(&self.user_ns) {
+                return self.own_capable(capability);
+            }
+            // Not below ours: no right leads out.
+            let Some(parent) = at.parent() else { return false };
+            if parent.is_same(&self.user_ns) && at.owner() == self.euid {
+                return true;
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether it is effective over a file of these owners (Linux `capable_wrt_inode_uidgid`).
+    #[inline]
+    pub fn capable_over(&self, uid: u32, gid: u32, capability: u32) -> bool {
+        self.own_capable(capability) && self.user_ns.uid(uid).is_some() && self.user_ns.gid(gid).is_some()
+    }
+
+    /// Goes into a user namespace, with all capabilities in it (Linux `set_cred_user_ns`).
+    pub fn enter_user_ns(&mut self, user_ns: UserNs) {
+        self.user_ns = user_ns;
+        self.securebits = 0;
+        self.cap_inheritable = 0;
+        self.cap_ambient = 0;
+        self.cap_permitted = CAP_FULL;
+        self.cap_effective = CAP_FULL;
+        self.cap_bounding = CAP_FULL;
+    }
+
+    /// The kernel's id of user 0 of the namespace; `None` while it has none.
+    pub fn root_uid(&self) -> Option<u32> {
+        self.user_ns.kuid(0)
     }
 
     /// Whether `gid` is the file-access group or a supplementary one (Linux `in_group_p`).
@@ -85,19 +135,21 @@ impl Creds {
     /// What capabilities(7) says of changes of user ids ("Effect of user ID changes on capabilities"): `self` is the
     /// new set, `old` the one before, both with SECBIT_NO_SETUID_FIXUP clear.
     pub fn fix_capabilities_after_setuid(&mut self, old: &Creds, keep_caps: bool) {
-        let was_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-        let is_root = self.uid == 0 || self.euid == 0 || self.suid == 0;
-        if was_root && !is_root {
+        let root = old.root_uid();
+        let is_root = |uid: u32| Some(uid) == root;
+        let was_root = [old.uid, old.euid, old.suid].into_iter().any(is_root);
+        let stays_root = [self.uid, self.euid, self.suid].into_iter().any(is_root);
+        if was_root && !stays_root {
             if !keep_caps {
                 self.cap_permitted = 0;
                 self.cap_effective = 0;
             }
             self.cap_ambient = 0;
         }
-        if old.euid == 0 && self.euid != 0 {
+        if is_root(old.euid) && !is_root(self.euid) {
             self.cap_effective = 0;
         }
-        if old.euid != 0 && self.euid == 0 {
+        if !is_root(old.euid) && is_root(self.euid) {
             self.cap_effective = self.cap_permitted;
         }
     }
@@ -106,10 +158,12 @@ impl Creds {
     pub fn fix_capabilities_after_setfsuid(&mut self, old: &Creds) {
         // CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
         const FS_CAPS: CapSet = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
-        if old.fsuid == 0 && self.fsuid != 0 {
+        let root = old.root_uid();
+        let is_root = |uid: u32| Some(uid) == root;
+        if is_root(old.fsuid) && !is_root(self.fsuid) {
             self.cap_effective &= !FS_CAPS;
         }
-        if old.fsuid != 0 && self.fsuid == 0 {
+        if !is_root(old.fsuid) && is_root(self.fsuid) {
             self.cap_effective |= self.cap_permitted & FS_CAPS;
         }
     }

@@ -134,6 +134,9 @@ fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, dumpable: u
         let stack = &mut limits[RLIMIT_STACK as usize];
         stack.rlim_cur = stack.rlim_cur.min(DEFAULT_STACK);
     }
+    if let Some(mm) = task.mm() {
+        mm.set_user_ns(new.user_ns.clone());
+    }
     task.commit_creds(new);
     // While the image was built nothing but the stack was limited.
     if let Some(mm) = task.mm() {

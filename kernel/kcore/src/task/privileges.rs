@@ -38,11 +38,13 @@ pub fn for_program(task: &Task, old: &Creds, file: &File) -> Result<Privileges> 
     let attributes = file.exec_attributes();
     let no_new_privs = task.no_new_privs.load(Ordering::Relaxed);
     if !no_new_privs && !attributes.nosuid {
-        if attributes.mode & 0o4000 != 0 {
+        // Only for ids that have numbers in the user namespace (Linux `bprm_fill_uid`).
+        let is_known = old.user_ns.uid(attributes.uid).is_some() && old.user_ns.gid(attributes.gid).is_some();
+        if is_known && attributes.mode & 0o4000 != 0 {
             new.euid = attributes.uid;
         }
         // S_ISGID without group execution means mandatory locking, not set-group-ID.
-        if attributes.mode & 0o2010 == 0o2010 {
+        if is_known && attributes.mode & 0o2010 == 0o2010 {
             new.egid = attributes.gid;
         }
     }
@@ -55,7 +57,7 @@ pub fn for_program(task: &Task, old: &Creds, file: &File) -> Result<Privileges> 
     let gains = new.cap_permitted & !old.cap_permitted != 0;
     if (is_set_id || gains) && (no_new_privs || shares_directory(task)) {
         // No more than it had, and maybe less.
-        if no_new_privs || !old.capable(CAP_SETUID) {
+        if no_new_privs || !old.own_capable(CAP_SETUID) {
             new.euid = new.uid;
             new.egid = new.gid;
         }
@@ -70,7 +72,7 @@ pub fn for_program(task: &Task, old: &Creds, file: &File) -> Result<Privileges> 
     new.cap_effective = if rights.effective { new.cap_permitted } else { new.cap_ambient };
     new.securebits &= !SECBIT_KEEP_CAPS;
     let more_than_ambient = new.cap_permitted & !new.cap_ambient != 0;
-    let secure = is_set_id || new.uid != 0 && (rights.effective || more_than_ambient);
+    let secure = is_set_id || Some(new.uid) != old.root_uid() && (rights.effective || more_than_ambient);
     Ok(Privileges { creds: new, secure })
 }
 
@@ -91,13 +93,15 @@ fn file_rights(old: &Creds, capabilities: Option<FileCapabilities>) -> Result<Fi
 /// "Capabilities and execution of programs by root": root's programs have all capabilities, unless SECBIT_NOROOT; a
 /// set-user-ID-root program with capabilities of its own has just those.
 fn add_roots_rights(new: &Creds, old: &Creds, rights: &mut FileRights) {
-    if old.securebits & SECBIT_NOROOT != 0 || rights.has_capabilities && new.uid != 0 && new.euid == 0 {
+    let root = old.root_uid();
+    let (is_real_root, is_root) = (Some(new.uid) == root, Some(new.euid) == root);
+    if old.securebits & SECBIT_NOROOT != 0 || rights.has_capabilities && !is_real_root && is_root {
         return;
     }
-    if new.euid == 0 || new.uid == 0 {
+    if is_root || is_real_root {
         rights.permitted = old.cap_bounding | old.cap_inheritable;
     }
-    if new.euid == 0 {
+    if is_root {
         rights.effective = true;
     }
 }

@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 
 use abi::Errno;
-use abi::capability::CAP_SYS_ADMIN;
 use abi::sched as c;
 
 use super::clone::NEW_NAMESPACES;
-use super::{Task, current, tree};
+use super::{Creds, Task, current, tree};
+use crate::ns::user::UserNs;
 use crate::{Result, ns};
 
 /// What unshare(2) knows.
@@ -28,16 +28,13 @@ pub fn unshare(flags: u64) -> Result<()> {
     // Prepared completely, then put in place: an error changes nothing.
     let fs = (flags & c::CLONE_FS != 0).then(|| task.fs().fork());
     let files = (flags & c::CLONE_FILES != 0).then(|| task.files().fork()).transpose()?;
-    if flags & NEW_NAMESPACES != 0 && !task.capable(CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
-    if flags & c::CLONE_NEWUSER != 0 {
-        return Err(Errno::EINVAL);
-    }
+    let creds = (flags & c::CLONE_NEWUSER != 0).then(|| with_user_namespace(&task)).transpose()?;
     // CLONE_NEWNS implies CLONE_FS: the copy of the root goes with the copied mounts.
     let namespaces = match flags & NEW_NAMESPACES {
         0 => None,
-        wanted => Some(ns::copy(&task, wanted, fs.as_deref().unwrap_or(&task.fs()))?),
+        wanted => {
+            Some(ns::copy(&task, creds.as_ref().unwrap_or(&task.creds()), wanted, fs.as_deref().unwrap_or(&task.fs()))?)
+        }
     };
     if fs.is_some() {
         drop(task.replace_fs(fs));
@@ -48,8 +45,21 @@ pub fn unshare(flags: u64) -> Result<()> {
     if let Some(namespaces) = namespaces {
         drop(task.replace_namespaces(namespaces));
     }
+    if let Some(creds) = creds {
+        task.commit_creds(creds);
+    }
     // CLONE_SYSVSEM: there are no semaphore adjustments to part with.
     Ok(())
+}
+
+/// The credentials of `task` in a new user namespace: `EPERM` also in a chroot, which it would lead out of.
+pub(super) fn with_user_namespace(task: &Task) -> Result<Creds> {
+    if !task.fs().root().is_same(&task.namespaces().mount().root()) {
+        return Err(Errno::EPERM);
+    }
+    let mut creds = (*task.creds()).clone();
+    UserNs::create(&mut creds)?;
+    Ok(creds)
 }
 
 /// What asks for one thing asks for what it cannot be without (Linux `ksys_unshare`).

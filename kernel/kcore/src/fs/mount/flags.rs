@@ -44,6 +44,8 @@ pub mod mnt {
     /// The flags that belong to a mount rather than to its file system.
     pub const MASK: u32 =
         (ms::RDONLY | ms::NOSUID | ms::NODEV | ms::NOEXEC | ms::NOATIME | ms::NODIRATIME | ms::RELATIME) as u32;
+    /// The flags that say how access times are kept.
+    pub const ATIME: u32 = (ms::NOATIME | ms::NODIRATIME | ms::RELATIME) as u32;
     /// Nothing may be changed through it.
     pub const READONLY: u32 = ms::RDONLY as u32;
     /// Set-user-ID bits have no effect.

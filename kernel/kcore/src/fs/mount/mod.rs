@@ -68,6 +68,8 @@ pub struct Mount {
     flags: AtomicU32,
     /// Files that are open for writing through it.
     writers: AtomicU32,
+    /// Flags that may not be taken away, and [`LOCKED`].
+    locks: AtomicU32,
     /// 0, or one more than the walks into it since MNT_EXPIRE marked it (umount2(2)).
     expiry: AtomicU32,
     /// The place it covers; `None` for the root of a namespace and for detached mounts.
@@ -89,6 +91,9 @@ struct Links {
     /// No bind mount may be made of it (MS_UNBINDABLE).
     is_unbindable: bool,
 }
+
+/// In a mount's locks: it may not be taken off its place.
+const LOCKED: u32 = 1 << 31;
 
 hal::global! {
     static NEXT_ID: AtomicU32 = AtomicU32::new(1);
@@ -115,6 +120,7 @@ impl Mount {
             source,
             flags: AtomicU32::new(flags & mnt::MASK),
             writers: AtomicU32::new(0),
+            locks: AtomicU32::new(0),
             expiry: AtomicU32::new(0),
             at: SpinLock::new(order::MOUNT, None),
             links: SpinLock::new(order::MOUNT, Links::default()),
@@ -151,6 +157,32 @@ impl Mount {
 
     fn set_flags(&self, flags: u32) {
         self.flags.store(flags & mnt::MASK, Ordering::Relaxed);
+    }
+
+    /// Whether it may not be taken off its place (MNT_LOCKED).
+    fn is_locked(&self) -> bool {
+        self.locks.load(Ordering::Relaxed) & LOCKED != 0
+    }
+
+    fn lock(&self) {
+        self.locks.fetch_or(LOCKED, Ordering::Relaxed);
+    }
+
+    fn unlock(&self) {
+        self.locks.fetch_and(!LOCKED, Ordering::Relaxed);
+    }
+
+    /// Its restrictions stay, and how access times are kept (Linux `MNT_LOCK_*`).
+    fn lock_flags(&self) {
+        let kept = self.flags() & (mnt::READONLY | mnt::NODEV | mnt::NOSUID | mnt::NOEXEC);
+        self.locks.fetch_or(kept | mnt::ATIME, Ordering::Relaxed);
+    }
+
+    /// Whether its flags may become `flags` (Linux `can_change_locked_flags`).
+    fn may_become(&self, flags: u32) -> bool {
+        let locks = self.locks.load(Ordering::Relaxed);
+        let lost = locks & !(mnt::ATIME | LOCKED) & !flags;
+        lost == 0 && (locks & mnt::ATIME == 0 || (flags ^ self.flags()) & mnt::ATIME == 0)
     }
 
     /// The place it covers.

@@ -13,17 +13,22 @@ use super::tree::{self, Purpose, Source, attach_tree, cover, uncover};
 use super::{Mount, Path, follow_down, lock_tree, mnt};
 use crate::Result;
 use crate::fs::nsfs;
+use crate::ns::user::UserNs;
 use crate::sync::{WaitQueue, order};
 
 /// The mounts that a set of processes sees. When the last user goes, they are unmounted.
 pub struct MountNamespace {
     /// The number of its file; `None` for the initial one.
     ino: Option<u64>,
+    /// Whose capabilities count for it.
+    pub owner: UserNs,
     list: Arc<MountList>,
 }
 
 /// The mounts of a namespace. They know it; it knows them.
 pub(super) struct MountList {
+    /// Whose capabilities count for the namespace.
+    pub(super) owner: UserNs,
     state: SpinLock<ListState>,
     /// How often it changed: what a poll of `/proc/PID/mounts` waits for.
     events: AtomicU64,
@@ -46,7 +51,7 @@ pub static MOUNT_MAX: AtomicU32 = AtomicU32::new(100_000);
 
 /// The mount namespace of the first process.
 pub fn initial_namespace() -> Arc<MountNamespace> {
-    INITIAL.call_once(|| MountNamespace::new(crate::fs::tmpfs::new_rootfs(), None)).clone()
+    INITIAL.call_once(|| MountNamespace::new(crate::fs::tmpfs::new_rootfs(), None, UserNs::initial())).clone()
 }
 
 impl MountList {
@@ -88,15 +93,16 @@ impl MountList {
 
 impl MountNamespace {
     /// A namespace that shows `root` and what is mounted in it.
-    fn new(root: Arc<Mount>, ino: Option<u64>) -> Arc<Self> {
+    fn new(root: Arc<Mount>, ino: Option<u64>, owner: UserNs) -> Arc<Self> {
         let state = ListState { root: Some(root.clone()), mounts: BTreeMap::new(), next: 0 };
         let list = Arc::new(MountList {
+            owner: owner.clone(),
             state: SpinLock::new(order::MOUNT, state),
             events: AtomicU64::new(0),
             changed: WaitQueue::new(),
         });
         tree::all_of(&root).iter().for_each(|mount| list.add(mount));
-        Arc::new(Self { ino, list })
+        Arc::new(Self { ino, owner, list })
     }
 
     /// The number of its file, unless it is the initial one. A later one has a higher number.
@@ -159,7 +165,7 @@ impl MountNamespace {
         if !from.mount.is_in(self) && !nsfs::may_be_bound(&from.dentry, self)? {
             return Err(Errno::EINVAL);
         }
-        if from.mount.is_unbindable() {
+        if from.mount.is_unbindable() || (!recursive && tree::has_locked_children(&from.mount, &from.dentry)) {
             return Err(Errno::EINVAL);
         }
         let top = if recursive {
@@ -167,6 +173,7 @@ impl MountNamespace {
         } else {
             propagation::copy(&tree, &from.mount, &from.dentry, Relation::Same)
         };
+        top.unlock();
         let attached = check_kinds(&top, &at).and_then(|()| attach_tree(&tree, &top, at, Source::New));
         if attached.is_err() {
             tree::discard(&tree, &top);
@@ -185,6 +192,7 @@ impl MountNamespace {
         if !from.is_mount_root()
             || !mount.is_in(self)
             || mount.root.inode().is_dir() != to.dentry.inode().is_dir()
+            || mount.is_locked()
             || propagation::is_shared(&parent)
         {
             return Err(Errno::EINVAL);
@@ -237,7 +245,8 @@ impl MountNamespace {
     }
 
     fn unmountable(&self, path: Path) -> Result<Arc<Mount>> {
-        if !path.is_mount_root() || !path.mount.is_in(self) || path.mount.mountpoint().is_none() {
+        let mount = &path.mount;
+        if !path.is_mount_root() || !mount.is_in(self) || mount.mountpoint().is_none() || mount.is_locked() {
             return Err(Errno::EINVAL);
         }
         Ok(path.mount)
@@ -256,12 +265,15 @@ impl MountNamespace {
     }
 
     /// Changes flags of a mount, and with `options` those of its file system (MS_REMOUNT). `EBUSY` when files are open
-    /// for writing and it is to become read-only.
+    /// for writing and it is to become read-only, `EPERM` to lift what is locked.
     pub fn remount(&self, path: &Path, flags: u32, options: Option<&[u8]>) -> Result<()> {
         if !path.is_mount_root() || !path.mount.is_in(self) {
             return Err(Errno::EINVAL);
         }
         let (mount, sb) = (&path.mount, &path.mount.sb);
+        if !mount.may_become(flags) {
+            return Err(Errno::EPERM);
+        }
         let read_only = flags & mnt::READONLY != 0;
         let has_writers = if options.is_some() { sb.has_writers() } else { mount.has_writers() };
         if read_only && !mount.is_read_only() && has_writers {
@@ -288,7 +300,7 @@ impl MountNamespace {
         if propagation::is_shared(&old.mount) || is_on_shared(&new_at) || is_on_shared(&root_at) {
             return Err(Errno::EINVAL);
         }
-        if !root.mount.is_in(self) || !new.mount.is_in(self) {
+        if !root.mount.is_in(self) || !new.mount.is_in(self) || new.mount.is_locked() {
             return Err(Errno::EINVAL);
         }
         if new.dentry.is_unlinked() {
@@ -301,6 +313,10 @@ impl MountNamespace {
         if !root.is_mount_root() || !new.is_mount_root() || !is_below(&old, new) || !is_below(new, root) {
             return Err(Errno::EINVAL);
         }
+        if root.mount.is_locked() {
+            new.mount.lock();
+            root.mount.unlock();
+        }
         drop(uncover(&tree, &new.mount));
         drop(uncover(&tree, &root.mount));
         cover(&tree, &root.mount, old);
@@ -309,13 +325,20 @@ impl MountNamespace {
         Ok(())
     }
 
-    /// A copy of the namespace with all its mounts, peers and slaves of the originals (Linux `copy_mnt_ns`). `follow` is
-    /// called with each original and its copy, for the caller's root and working directory.
-    pub fn copy(&self, mut follow: impl FnMut(&Arc<Mount>, &Arc<Mount>)) -> Result<Arc<Self>> {
+    /// A copy of the namespace for `owner` with all its mounts, peers and slaves of the originals (Linux `copy_mnt_ns`). In
+    /// another user namespace shared mounts become slaves, and nothing that was mounted can be uncovered or given rights
+    /// that it does not have (mount_namespaces(7) "Restrictions on mount namespaces"). `follow` is called with each
+    /// original and its copy, for the caller's root and working directory.
+    pub fn copy(&self, owner: UserNs, mut follow: impl FnMut(&Arc<Mount>, &Arc<Mount>)) -> Result<Arc<Self>> {
         let tree = lock_tree();
         let root = self.list.state.lock().root.clone().ok_or(Errno::EINVAL)?;
-        let copy = tree::copy_tree(&tree, &root, &root.root, Relation::Same, Purpose::Namespace, &mut follow)?;
-        Ok(Self::new(copy, Some(crate::ns::next_ino())))
+        let is_foreign = !owner.is_same(&self.owner);
+        let relation = if is_foreign { Relation::SlaveIfShared } else { Relation::Same };
+        let copy = tree::copy_tree(&tree, &root, &root.root, relation, Purpose::Namespace, &mut follow)?;
+        if is_foreign {
+            tree::lock_tree(&copy);
+        }
+        Ok(Self::new(copy, Some(crate::ns::next_ino()), owner))
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) enum Relation {
     Peer,
     /// A slave of the original's group (CL_SLAVE).
     Slave,
+    /// A slave of a shared one, else as [`Relation::Same`] (CL_SHARED_TO_SLAVE).
+    SlaveIfShared,
     /// A slave of the original's group, with a group of its own (CL_SLAVE | CL_MAKE_SHARED).
     SharedSlave,
 }
@@ -155,6 +157,7 @@ fn leave_group(mount: &Arc<Mount>) {
 /// A mount of the same file system at `root` (Linux `clone_mnt`). It is attached nowhere.
 pub(super) fn copy(tree: &Tree, old: &Arc<Mount>, root: &Arc<Dentry>, relation: Relation) -> Arc<Mount> {
     let new = Mount::new(old.sb.clone(), root.clone(), old.source.clone(), old.flags());
+    new.locks.store(old.locks.load(Ordering::Relaxed), Ordering::Relaxed);
     let (group, master) = (group_of(old), master_of(old));
     match relation {
         Relation::Slave => set_master(&new, group),
@@ -162,7 +165,8 @@ pub(super) fn copy(tree: &Tree, old: &Arc<Mount>, root: &Arc<Dentry>, relation: 
             set_master(&new, group);
             share(tree, &new);
         }
-        Relation::Same | Relation::Peer => {
+        Relation::SlaveIfShared if group.is_some() => set_master(&new, group),
+        Relation::Same | Relation::Peer | Relation::SlaveIfShared => {
             if let Some(group) = group {
                 join(&new, &group);
             }
@@ -269,10 +273,11 @@ pub(super) fn unmounted_with(gone: &[Arc<Mount>]) -> Vec<Arc<Mount>> {
                 continue;
             }
             let above = tree::topper(&child);
-            let is_held = child
-                .children()
-                .iter()
-                .any(|kept| !goes(&found, kept) && !above.as_ref().is_some_and(|above| Arc::ptr_eq(above, kept)));
+            let is_held = child.is_locked()
+                || child
+                    .children()
+                    .iter()
+                    .any(|kept| !goes(&found, kept) && !above.as_ref().is_some_and(|above| Arc::ptr_eq(above, kept)));
             if !is_held {
                 found.push(child);
             }

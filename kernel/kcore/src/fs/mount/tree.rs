@@ -84,7 +84,8 @@ impl Purpose {
 }
 
 /// A copy of the tree at `root` in `top`, its mounts related to their originals by `relation` (Linux `copy_tree`). The
-/// copy is in no namespace; `each` is told every original and its copy. `EINVAL` for a top that is left out.
+/// copy is in no namespace; `each` is told every original and its copy. `EINVAL` for a top that is left out,
+/// `EPERM` for a locked mount below it that would be.
 pub(super) fn copy_tree(
     tree: &Tree,
     top: &Arc<Mount>,
@@ -103,7 +104,14 @@ pub(super) fn copy_tree(
         for child in original.children() {
             let Some(at) = child.mountpoint() else { continue };
             let is_seen = below.as_ref().is_none_or(|root| root.is_ancestor_of(&at.dentry));
-            if !is_seen || purpose.leaves_out(&child) {
+            if !is_seen {
+                continue;
+            }
+            if purpose.leaves_out(&child) {
+                if child.is_locked() && purpose == Purpose::Bind {
+                    discard(tree, &copy);
+                    return Err(Errno::EPERM);
+                }
                 continue;
             }
             let child_copy = propagation::copy(tree, &child, &child.root, relation);
@@ -122,6 +130,23 @@ pub(super) fn list_tree(_: &Tree, top: &Arc<Mount>, namespace: &Arc<MountList>) 
     }
 }
 
+/// The tree was copied into another user namespace: its mounts keep their restrictions, and below its top none can be taken
+/// off what it hides (Linux `lock_mnt_tree`).
+pub(super) fn lock_tree(top: &Arc<Mount>) {
+    for mount in all_of(top) {
+        mount.lock_flags();
+        if !Arc::ptr_eq(&mount, top) {
+            mount.lock();
+        }
+    }
+}
+
+/// Whether a bind of what is at `root` would uncover what a locked mount hides.
+pub(super) fn has_locked_children(mount: &Mount, root: &Arc<Dentry>) -> bool {
+    let hides = |child: &Arc<Mount>| child.mountpoint().is_some_and(|at| root.is_ancestor_of(&at.dentry));
+    mount.children().iter().any(|child| child.is_locked() && hides(child))
+}
+
 /// Where the tree comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
@@ -134,6 +159,7 @@ pub(super) enum Source {
 /// Mounts a tree on `at`, and copies of it on what shares `at` (Linux `attach_recursive_mnt`): all of it or nothing.
 pub(super) fn attach_tree(tree: &Tree, top: &Arc<Mount>, at: Path, source: Source) -> Result<()> {
     let namespace = at.mount.list().ok_or(Errno::EINVAL)?;
+    let here = namespace.clone();
     let mounts = all_of(top);
     if source == Source::New {
         namespace.check_room(mounts.len())?;
@@ -161,6 +187,11 @@ pub(super) fn attach_tree(tree: &Tree, top: &Arc<Mount>, at: Path, source: Sourc
     namespace.touch();
     for (place, copy) in copies {
         let Some(namespace) = place.mount.list() else { continue };
+        // What comes from another user namespace comes as a whole.
+        if !namespace.owner.is_same(&here.owner) {
+            lock_tree(&copy);
+        }
+        copy.unlock();
         tuck(tree, &copy, place);
         list_tree(tree, &copy, &namespace);
         namespace.touch();

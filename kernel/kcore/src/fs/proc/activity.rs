@@ -152,18 +152,6 @@ pub(super) fn children(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result
     Ok(())
 }
 
-/// `/proc/PID/uid_map` and `gid_map` of the initial user namespace: everything is itself.
-pub(super) fn id_map(_: &Subject, _: &Arc<Task>, text: &mut Text) -> Result<()> {
-    text.str("         0          0 4294967295\n");
-    Ok(())
-}
-
-/// `/proc/PID/setgroups`.
-pub(super) fn setgroups(_: &Subject, _: &Arc<Task>, text: &mut Text) -> Result<()> {
-    text.str("allow\n");
-    Ok(())
-}
-
 /// `/proc/PID/oom_adj`: the old scale of -17 to 15.
 pub(super) fn oom_adj(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
     let adjust = task.group.oom_score_adj.load(Ordering::Relaxed);

@@ -83,7 +83,7 @@ impl NamespaceLink {
         if task.has_flag(flags::EXITING) && !keeps {
             return Err(Errno::ENOENT);
         }
-        Ok(task.namespaces().get(self.kind))
+        Ok(Namespace::of(&task, self.kind))
     }
 }
 

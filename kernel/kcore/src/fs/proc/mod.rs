@@ -10,7 +10,8 @@
 mod activity;
 pub mod descriptors;
 pub mod global;
-pub mod links;
+pub mod id_maps;
+mod links;
 mod map_files;
 pub mod maps;
 mod mounts;

@@ -14,14 +14,15 @@ use abi::stat::{S_IFDIR, S_IFLNK, S_IFREG, dirent_type};
 use super::options::{self, Hide};
 use super::text::{DIGITS, Text, decimal};
 use super::{
-    activity, descriptors, links, map_files, maps, may_look_into, mounts, no_setattr, read_made, status, take_written,
-    trimmed,
+    activity, descriptors, id_maps, links, map_files, maps, may_look_into, mounts, no_setattr, read_made, status,
+    take_written, trimmed,
 };
 use crate::Result;
 use crate::fs::file::{DirSink, File, FileOps, OpsRef};
 use crate::fs::inode::{Attributes, Inode, InodeOps, InodeParts, LinkTarget, OpenRequest, SetAttributes};
 use crate::fs::libfs::{self, OpenDir, shared};
 use crate::io::{IoDst, IoSrc};
+use crate::ns::user::MapKind;
 use crate::sync::Mutex;
 use crate::task::{Pid, Task, current, tree};
 
@@ -80,6 +81,7 @@ enum ProcessNode {
     MappedFiles,
     Memory,
     MountTable(mounts::Table),
+    IdMap(id_maps::Member),
 }
 
 const fn text(name: &'static str, show: Show) -> ProcessEntry {
@@ -92,6 +94,10 @@ const fn private(name: &'static str, mode: u32, show: Show) -> ProcessEntry {
 
 const fn mount_table(name: &'static str, mode: u32, table: mounts::Table) -> ProcessEntry {
     ProcessEntry { name, mode: S_IFREG | mode, node: ProcessNode::MountTable(table) }
+}
+
+const fn id_map(name: &'static str, member: id_maps::Member) -> ProcessEntry {
+    ProcessEntry { name, mode: S_IFREG | 0o644, node: ProcessNode::IdMap(member) }
 }
 
 const fn link(name: &'static str, link: links::Link) -> ProcessEntry {
@@ -148,10 +154,10 @@ static ENTRIES: [ProcessEntry; 44] = [
         node: ProcessNode::Setting(activity::timer_slack, activity::set_timer_slack),
     },
     text("children", activity::children),
-    text("uid_map", activity::id_map),
-    text("gid_map", activity::id_map),
-    text("projid_map", activity::id_map),
-    text("setgroups", activity::setgroups),
+    id_map("uid_map", id_maps::Member::Map(MapKind::Uid)),
+    id_map("gid_map", id_maps::Member::Map(MapKind::Gid)),
+    id_map("projid_map", id_maps::Member::Map(MapKind::Projid)),
+    id_map("setgroups", id_maps::Member::SetGroups),
     setting("oom_adj", activity::oom_adj, activity::set_oom_adj),
     dir("map_files", 0o500, ProcessNode::MappedFiles),
     setting("coredump_filter", status::coredump_filter, status::set_coredump_filter),
@@ -306,7 +312,7 @@ impl InodeOps for Member {
         if change.size.is_some() && change.mode.is_none() && change.uid.is_none() { Ok(()) } else { no_setattr() }
     }
 
-    fn open(&self, _inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
+    fn open(&self, _inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
         let subject = self.subject.clone();
         Ok(match self.entry.node {
             ProcessNode::Text(show) => shared(MemberFile { subject, show, store: None, text: Mutex::new(Vec::new()) }),
@@ -332,6 +338,7 @@ impl InodeOps for Member {
                 shared(OpenDir(map_files::Listing(subject)))
             }
             ProcessNode::Memory => shared(maps::Memory::open(&subject)?),
+            ProcessNode::IdMap(member) => id_maps::open(&subject, member, request)?,
             ProcessNode::MountTable(table) => {
                 if table == mounts::Table::Statistics {
                     subject.accessible_task()?;

@@ -189,18 +189,19 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     text.str("\nTgid:\t").int(i64::from(task.group.pid.number_in(namespace))).str("\nNgid:\t0");
     text.str("\nPid:\t").int(i64::from(subject.pid.number_in(namespace)));
     text.str("\nPPid:\t").int(i64::from(relations.ppid)).str("\nTracerPid:\t0");
+    let reader = current().creds().user_ns.clone();
     text.str("\nUid:");
     for id in [creds.uid, creds.euid, creds.suid, creds.fsuid] {
-        text.byte(b'\t').num(u64::from(id));
+        text.byte(b'\t').num(u64::from(reader.shown_uid(id)));
     }
     text.str("\nGid:");
     for id in [creds.gid, creds.egid, creds.sgid, creds.fsgid] {
-        text.byte(b'\t').num(u64::from(id));
+        text.byte(b'\t').num(u64::from(reader.shown_gid(id)));
     }
     let slots = task.files_if_any().map_or(0, |files| files.size());
     text.str("\nFDSize:\t").num(slots as u64).str("\nGroups:\t");
     for (index, group) in creds.groups.iter().enumerate() {
-        text.str(if index > 0 { " " } else { "" }).num(u64::from(*group));
+        text.str(if index > 0 { " " } else { "" }).num(u64::from(reader.shown_gid(*group)));
     }
     // The space at the end is Linux's.
     text.byte(b' ');

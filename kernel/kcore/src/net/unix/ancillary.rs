@@ -14,6 +14,7 @@ use abi::socket::Ucred;
 use super::Socket;
 use crate::fs::File;
 use crate::sync::Mutex;
+use crate::task::current;
 
 /// Who sent a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,8 @@ impl Sender {
 
     /// As SCM_CREDENTIALS and SO_PEERCRED have it.
     pub fn ucred(self) -> Ucred {
-        Ucred { pid: self.pid, uid: self.uid, gid: self.gid }
+        let reader = current().creds().user_ns.clone();
+        Ucred { pid: self.pid, uid: reader.shown_uid(self.uid), gid: reader.shown_gid(self.gid) }
     }
 }
 

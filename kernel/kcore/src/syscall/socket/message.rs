@@ -197,15 +197,17 @@ fn read_credentials(cx: &Context<'_>, data: &[u8]) -> Result<Sender> {
     let said = s::Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
     let creds = cx.creds();
     let pid = said.pid == cx.task.tgid() || creds.capable(CAP_SYS_ADMIN);
-    let uid = [creds.uid, creds.euid, creds.suid].contains(&said.uid) || creds.capable(CAP_SETUID);
-    let gid = [creds.gid, creds.egid, creds.sgid].contains(&said.gid) || creds.capable(CAP_SETGID);
+    let said_uid = creds.user_ns.kuid(said.uid).ok_or(Errno::EINVAL)?;
+    let said_gid = creds.user_ns.kgid(said.gid).ok_or(Errno::EINVAL)?;
+    let uid = [creds.uid, creds.euid, creds.suid].contains(&said_uid) || creds.own_capable(CAP_SETUID);
+    let gid = [creds.gid, creds.egid, creds.sgid].contains(&said_gid) || creds.own_capable(CAP_SETGID);
     if !(pid && uid && gid) {
         return Err(Errno::EPERM);
     }
     if said.pid != cx.task.tgid() && crate::task::find(said.pid).is_none() {
         return Err(Errno::ESRCH);
     }
-    Ok(Sender { pid: said.pid, uid: said.uid, gid: said.gid })
+    Ok(Sender { pid: said.pid, uid: said_uid, gid: said_gid })
 }
 
 /// recvmsg(2).

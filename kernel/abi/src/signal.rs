@@ -40,6 +40,8 @@ consts! {
     SA_NOCLDSTOP: u32 = 1;
     SA_NOCLDWAIT: u32 = 2;
     SA_SIGINFO: u32 = 4;
+    /// The kernel's own mark: no handler, no tracer changes what the signal does.
+    SA_IMMUTABLE: u64 = 0x0080_0000;
     SA_RESTORER: u32 = 0x0400_0000;
     SA_ONSTACK: u32 = 0x0800_0000;
     SA_RESTART: u32 = 0x1000_0000;

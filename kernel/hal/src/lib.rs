@@ -22,6 +22,7 @@ mod arch;
 mod arch;
 
 pub mod cpu;
+pub mod debug;
 pub mod global;
 pub mod mem;
 pub mod mmu;

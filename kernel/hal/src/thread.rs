@@ -10,6 +10,7 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::arch;
+use crate::debug::DebugRegisters;
 use crate::mem::OutOfMemory;
 use crate::sync::IrqGuard;
 use crate::trap::UserFrame;
@@ -23,10 +24,14 @@ pub mod work {
     pub const SIGNAL: u32 = 2;
     /// Deferred work of the task itself (task_work).
     pub const NOTIFY: u32 = 4;
+    /// The end of the system call is to be reported.
+    pub const SYSCALL_EXIT: u32 = 8;
     /// System calls of this thread are traced or audited: the call handler looks at it. Does not force `return_to_user`.
     pub const SYSCALL_TRACE: u32 = 1 << 8;
+    /// This layer's own: single step is to be armed or disarmed on the way back to user code.
+    pub(crate) const STEP: u32 = 1 << 9;
     /// The bits that force `return_to_user`.
-    pub const RETURN_MASK: u32 = RESCHED | SIGNAL | NOTIFY;
+    pub const RETURN_MASK: u32 = RESCHED | SIGNAL | NOTIFY | SYSCALL_EXIT;
 }
 
 /// What a new thread does first.
@@ -144,6 +149,34 @@ impl Thread {
     /// undefined.
     pub fn fp_from_user(&self, from: u64, fpsr: u32, fpcr: u32) -> Result<(), BadAddress> {
         self.arch.fp_from_user(from, fpsr, fpcr)
+    }
+
+    /// Steps the thread: an exception after one instruction of user code, until this is taken back. For the current thread or
+    /// one that is switched out; taking it back is allowed at any time.
+    pub fn set_single_step(&self, stepped: bool) {
+        self.arch.set_single_step(stepped);
+        if stepped {
+            let mut frame = self.user_frame();
+            frame.rewind_step();
+            self.set_user_frame(&frame);
+        }
+        self.work.fetch_or(work::STEP, Ordering::SeqCst);
+    }
+
+    /// Whether it is stepped.
+    #[inline]
+    pub fn is_single_stepped(&self) -> bool {
+        self.arch.is_single_stepped()
+    }
+
+    /// A copy of its hardware breakpoints and watchpoints. For the current thread or one that is switched out.
+    pub fn debug_registers(&self) -> DebugRegisters {
+        self.arch.debug_registers()
+    }
+
+    /// Replaces them, for the current thread or one that is switched out.
+    pub fn set_debug_registers(&self, registers: &DebugRegisters) -> Result<(), OutOfMemory> {
+        self.arch.set_debug_registers(registers)
     }
 
     /// Makes this (new, never run) thread inherit the FP/SIMD registers of the current one, as fork does; free if the

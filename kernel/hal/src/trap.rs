@@ -23,8 +23,8 @@ pub struct UserFrame {
 /// [`UserFrame::syscall`] when the kernel was not entered by `svc`.
 pub const NO_SYSCALL: u64 = u64::MAX;
 
-/// PSTATE bits that user code may choose: N, Z, C, V, DIT-free v8.0 set, plus SS for single step.
-const PSTATE_USER: u64 = 0xf000_0000 | PSTATE_SS;
+/// PSTATE bits that user code may choose: N, Z, C, V, DIT-free v8.0 set.
+const PSTATE_USER: u64 = 0xf000_0000;
 /// Software step (Arm ARM D2.12).
 pub const PSTATE_SS: u64 = 1 << 21;
 
@@ -45,9 +45,24 @@ impl UserFrame {
         self.pstate
     }
 
-    /// Sets PSTATE from an untrusted value: mode and mask bits are dropped, so a forged frame stays at EL0.
+    /// Sets PSTATE from an untrusted value: mode and mask bits are dropped, so a forged frame stays at EL0. Whether the next
+    /// instruction is stepped stays as it is.
     pub fn set_pstate(&mut self, value: u64) {
-        self.pstate = value & PSTATE_USER;
+        self.pstate = value & PSTATE_USER | self.pstate & PSTATE_SS;
+    }
+
+    /// The next instruction is the one to be stepped (PSTATE.SS: active, not pending); only for a thread that is stepped
+    /// ([`crate::thread::Thread::set_single_step`]).
+    pub fn rewind_step(&mut self) {
+        self.pstate |= PSTATE_SS;
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+impl UserFrame {
+    /// The stepped instruction is executed: active, not pending becomes active and pending.
+    pub(crate) fn step_done(&mut self) {
+        self.pstate &= !PSTATE_SS;
     }
 }
 

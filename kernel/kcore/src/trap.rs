@@ -7,7 +7,7 @@ use hal::thread::{Current, work};
 use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 
 use crate::mm::{FaultError, oom};
-use crate::task::{OwnFields, Task, current, helper};
+use crate::task::{OwnFields, Task, current, helper, ptrace};
 use crate::{sched, signal, syscall, time};
 
 /// The table given to hal; `interrupt` is the board's.
@@ -47,13 +47,18 @@ fn return_to_user(frame: &mut UserFrame) {
     if bits & work::RESCHED != 0 {
         sched::preempt();
     }
-    if bits & work::SIGNAL != 0 {
+    if bits & work::SYSCALL_EXIT != 0 {
+        hal::thread::current_work().fetch_and(!work::SYSCALL_EXIT, Ordering::SeqCst);
+        ptrace::event::syscall_leaves(frame);
+    }
+    // Read again: the tracer may have left a signal.
+    if hal::thread::current_work().load(Ordering::SeqCst) & work::SIGNAL != 0 {
         signal::deliver::deliver(frame);
     }
     hal::thread::current_work().fetch_and(!work::NOTIFY, Ordering::SeqCst);
 }
 
-fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
+fn user_exception(frame: &mut UserFrame, exception: UserException, esr: u64) {
     let task = current();
     let info = match exception {
         UserException::PageFault(fault) => match handle_page_fault(task, &fault) {
@@ -66,7 +71,13 @@ fn user_exception(_frame: &mut UserFrame, exception: UserException, esr: u64) {
         UserException::Alignment { address } => SigInfo::fault(s::SIGBUS, s::BUS_ADRALN, address),
         UserException::Undefined => SigInfo::fault(s::SIGILL, s::ILL_ILLOPC, task.thread.user_frame().pc),
         UserException::Breakpoint => SigInfo::fault(s::SIGTRAP, s::TRAP_BRKPT, task.thread.user_frame().pc),
-        UserException::SingleStep => SigInfo::fault(s::SIGTRAP, s::TRAP_TRACE, task.thread.user_frame().pc),
+        UserException::SingleStep => {
+            // Stepped anew unless the tracer decides otherwise (arm64 `user_rewind_single_step`).
+            if task.thread.is_single_stepped() {
+                frame.rewind_step();
+            }
+            SigInfo::fault(s::SIGTRAP, s::TRAP_TRACE, frame.pc)
+        }
         UserException::HardwareBreakpoint => SigInfo::fault(s::SIGTRAP, s::TRAP_HWBKPT, task.thread.user_frame().pc),
         UserException::Watchpoint { address } => SigInfo::fault(s::SIGTRAP, s::TRAP_HWBKPT, address),
         UserException::Bus { .. } => SigInfo::fault(s::SIGBUS, s::BUS_OBJERR, task.thread.user_frame().pc),

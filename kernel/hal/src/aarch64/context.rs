@@ -8,10 +8,12 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{CPACR_EL1, MDSCR_EL1, ReadWriteable, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
+use aarch64_cpu::registers::{CPACR_EL1, Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 
+use super::debug::ThreadDebug;
 use super::kernel_map::KernelStack;
 use super::{trap, uaccess};
+use crate::debug::DebugRegisters;
 use crate::mem::OutOfMemory;
 use crate::thread::{FpState, Start, Thread};
 use crate::trap::UserFrame;
@@ -32,8 +34,9 @@ pub struct ThreadContext {
     tls: AtomicU64,
     /// Where the FP/SIMD registers are: [`fp`].
     fp: AtomicU8,
-    /// Software step is armed for it.
-    stepping: AtomicBool,
+    /// It is stepped.
+    single_step: AtomicBool,
+    debug: ThreadDebug,
     stack: Option<KernelStack>,
 }
 
@@ -62,7 +65,8 @@ impl ThreadContext {
             faults_disabled: AtomicU32::new(0),
             tls: AtomicU64::new(0),
             fp: AtomicU8::new(fp::UNUSED),
-            stepping: AtomicBool::new(false),
+            single_step: AtomicBool::new(false),
+            debug: ThreadDebug::new(),
             stack: None,
         }
     }
@@ -251,30 +255,41 @@ impl ThreadContext {
     }
 }
 
-/// The thread returns to user code with PSTATE.SS set: one instruction, then an exception (Arm ARM D2.12). Interrupts masked.
+/// The thread returns to user code and its single step was switched on or off: one instruction, then an exception, while
+/// PSTATE.SS is set in its frame; at once when it is clear (Arm ARM D2.12). Interrupts masked.
 pub(super) extern "C" fn arm_step() {
-    current().arch.stepping.store(true, Ordering::Relaxed);
-    MDSCR_EL1.write(MDSCR_EL1::SS::SoftwareStepEnabled);
+    let thread = current();
+    let stepped = thread.arch.single_step.load(Ordering::SeqCst);
+    if !stepped {
+        thread.work().fetch_and(!crate::thread::work::STEP, Ordering::SeqCst);
+        // Switched on again meanwhile: the next way back sees it.
+        if thread.arch.single_step.load(Ordering::SeqCst) {
+            thread.work().fetch_or(crate::thread::work::STEP, Ordering::SeqCst);
+        }
+    }
+    thread.arch.debug.arm_step(stepped);
 }
 
 impl ThreadContext {
-    /// The step was made. Armed with PSTATE.SS clear, the next instruction would trap before it runs.
+    /// The step was made.
     pub(super) fn disarm_step(&self) {
-        self.stepping.store(false, Ordering::Relaxed);
-        MDSCR_EL1.set(0);
+        self.debug.arm_step(false);
     }
 
-    /// Software step follows its thread.
-    #[inline(always)]
-    fn switch_step(from: &Self, to: &Self) {
-        let armed = to.stepping.load(Ordering::Relaxed);
-        if armed || from.stepping.load(Ordering::Relaxed) {
-            MDSCR_EL1.modify(if armed {
-                MDSCR_EL1::SS::SoftwareStepEnabled
-            } else {
-                MDSCR_EL1::SS::SoftwareStepDisabled
-            });
-        }
+    pub fn set_single_step(&self, stepped: bool) {
+        self.single_step.store(stepped, Ordering::SeqCst);
+    }
+
+    pub fn is_single_stepped(&self) -> bool {
+        self.single_step.load(Ordering::SeqCst)
+    }
+
+    pub fn debug_registers(&self) -> DebugRegisters {
+        self.debug.registers()
+    }
+
+    pub fn set_debug_registers(&self, registers: &DebugRegisters) -> Result<(), OutOfMemory> {
+        self.debug.set_registers(registers, self.is_current())
     }
 }
 
@@ -321,7 +336,7 @@ pub fn set_current(thread: &Thread) {
 pub fn switch(previous: &Thread, next: &Thread) {
     let (from, to) = (&previous.arch, &next.arch);
     from.park_fp();
-    ThreadContext::switch_step(from, to);
+    ThreadDebug::switch(&from.debug, &to.debug);
     from.tls.store(TPIDR_EL0.get(), Ordering::Relaxed);
     TPIDR_EL0.set(to.tls.load(Ordering::Relaxed));
     to.cpu.store(from.cpu.load(Ordering::Relaxed), Ordering::Relaxed);

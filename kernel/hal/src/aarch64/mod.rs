@@ -9,6 +9,7 @@ pub mod board;
 mod boot;
 mod context;
 mod cpu;
+mod debug;
 mod heap;
 mod kernel_map;
 mod local;
@@ -25,6 +26,7 @@ pub use cpu::{
     cpu_id, entropy, identification, irq_enable, irq_restore, irq_save, irqs_enabled, online_mask, preempt_check,
     preempt_count, preempt_disable, preempt_enable, preempt_enable_no_resched, relax, wait_for_interrupt,
 };
+pub use debug::{architecture as debug_architecture, count as debug_count};
 pub use heap::heap_usage;
 pub use local::send_ipi;
 pub use memory::{

@@ -18,7 +18,7 @@ use super::boot::STACK_SHIFT;
 use super::uaccess::{self, CacheOperation};
 use super::{context, local, memory};
 use crate::thread::work;
-use crate::trap::{Access, Handlers, NO_SYSCALL, PSTATE_SS, PageFault, UserException, UserFrame};
+use crate::trap::{Access, Handlers, NO_SYSCALL, PageFault, UserException, UserFrame};
 
 static HANDLERS: Once<&'static Handlers> = Once::new();
 /// The interrupt that each CPU handles came from user code.
@@ -403,8 +403,7 @@ __return_to_user:
     ldr     w2, [x1, #{work}]
     tst     w2, #{mask}
     b.ne    2f
-    ldr     x2, [sp, #264]
-    tbnz    x2, #{step}, 3f
+    tbnz    w2, #{step}, 3f
 1:  restore 0
 2:  msr     daifclr, #5
     mov     x0, sp
@@ -486,7 +485,7 @@ __bad:
     work = const context::WORK_OFFSET,
     mask = const work::RETURN_MASK,
     cpu = const context::CPU_OFFSET,
-    step = const PSTATE_SS.trailing_zeros(),
+    step = const work::STEP.trailing_zeros(),
     emergency = sym EMERGENCY,
     arm_step = sym context::arm_step,
     fiq = sym local::handle_fiq,

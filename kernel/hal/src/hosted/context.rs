@@ -11,6 +11,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use super::cpu::{count_futile_wait, dying, irq_enable};
 use super::state::{State, state};
 use crate::MAX_CPUS;
+use crate::debug::{DebugRegisters, Kind};
 use crate::mem::{OutOfMemory, Pfn};
 use crate::thread::{FpState, Start, Thread};
 use crate::trap::UserFrame;
@@ -143,6 +144,8 @@ pub struct ThreadContext {
     frame: UnsafeCell<UserFrame>,
     fp: UnsafeCell<FpState>,
     tls: Cell<u64>,
+    single_step: Cell<bool>,
+    debug: Cell<DebugRegisters>,
     pub preempt: Cell<u32>,
     pub faults_off: Cell<u32>,
     stack: Option<Pfn>,
@@ -177,6 +180,8 @@ impl ThreadContext {
             frame: UnsafeCell::new(frame),
             fp: UnsafeCell::new(FpState::default()),
             tls: Cell::new(0),
+            single_step: Cell::new(false),
+            debug: Cell::new(DebugRegisters::default()),
             preempt: Cell::new(0),
             faults_off: Cell::new(0),
             stack,
@@ -210,6 +215,23 @@ impl ThreadContext {
 
     pub fn set_tls(&self, value: u64) {
         self.tls.set(value);
+    }
+
+    pub fn set_single_step(&self, stepped: bool) {
+        self.single_step.set(stepped);
+    }
+
+    pub fn is_single_stepped(&self) -> bool {
+        self.single_step.get()
+    }
+
+    pub fn debug_registers(&self) -> DebugRegisters {
+        self.debug.get()
+    }
+
+    pub fn set_debug_registers(&self, registers: &DebugRegisters) -> Result<(), OutOfMemory> {
+        self.debug.set(*registers);
+        Ok(())
     }
 
     pub fn fp_state(&self) -> FpState {
@@ -337,4 +359,16 @@ pub fn current() -> &'static Thread {
 
 pub fn has_current() -> bool {
     !state().this().current.get().is_null()
+}
+
+/// The simulated machine has as many debug registers as a Cortex-A53, which never match.
+pub fn debug_count(kind: Kind) -> u8 {
+    match kind {
+        Kind::Breakpoint => 6,
+        Kind::Watchpoint => 4,
+    }
+}
+
+pub fn debug_architecture() -> u8 {
+    6
 }

@@ -19,7 +19,7 @@ mod state;
 mod uaccess;
 mod user;
 
-pub use context::{ThreadContext, current, has_current, set_current, switch};
+pub use context::{ThreadContext, current, debug_architecture, debug_count, has_current, set_current, switch};
 pub use cpu::{
     counter_scale, cpu_id, disable_faults, enable_faults, entropy, identification, install_handlers, interrupted_user,
     irq_enable, irq_restore, irq_save, irqs_enabled, now_ns, online_mask, preempt_count, preempt_disable,

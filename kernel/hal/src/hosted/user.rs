@@ -17,7 +17,7 @@ use super::ram::{read_frame, write_frame};
 use super::state::state;
 use crate::mem::{PAGE_SIZE, Pfn};
 use crate::thread::work;
-use crate::trap::{Access, NO_SYSCALL, PageFault, UserException, UserFrame, syndrome_of};
+use crate::trap::{Access, NO_SYSCALL, PSTATE_SS, PageFault, UserException, UserFrame, syndrome_of};
 
 /// Entry addresses of programs; beyond every address that can be mapped, so none is taken for the other.
 const PROGRAM_BASE: u64 = 0x00f0_0000_0000_0000;
@@ -300,6 +300,7 @@ impl User {
 
     /// One instruction of user code.
     fn step(&mut self) {
+        self.take_step_exception();
         charge(INSTRUCTION_NS);
         self.interrupt_window();
         let steps = &state().user_steps;
@@ -307,6 +308,18 @@ impl User {
         if steps.get() >= STEPS {
             steps.set(0);
             suspend(Yielded::Pause);
+        }
+    }
+
+    /// Software step: the exception comes before the instruction that follows a stepped one (Arm ARM D2.12).
+    fn take_step_exception(&mut self) {
+        while context::current().is_single_stepped() {
+            let pstate = frame().pstate();
+            if pstate & PSTATE_SS != 0 {
+                frame().step_done();
+                return;
+            }
+            self.except(UserException::SingleStep);
         }
     }
 

@@ -9,20 +9,25 @@ use abi::signal::{SigInfo, Sigaction};
 use hal::thread::{Current, work};
 use hal::trap::{NO_SYSCALL, UserFrame};
 
-use super::{DefaultAction, RestartBlock, bit, default_action, frame, send, stop};
-use crate::task::{OwnFields, Task, coredump, current, exit};
+use super::{DefaultAction, RestartBlock, bit, default_action, frame, jobctl, send, stop};
+use crate::task::{OwnFields, Task, coredump, current, exit, ptrace};
 
 /// Takes pending signals until one needs user code or none is left. Called with interrupts on.
 pub fn deliver(registers: &mut UserFrame) {
     let task = current();
     task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
     // The system call that this entry was is settled once: restarted, or ended with EINTR.
-    let mut call = PendingCall::of(registers);
+    let mut call = PendingCall::rewind(registers);
+    if task.ptrace.is_traced() {
+        // For an exit that does not come back from here: its tracer looks at them (PTRACE_EVENT_EXIT).
+        task.thread.set_user_frame(registers);
+    }
     let mut info = SigInfo::default();
-    while let Some(action) = next_to_handle(task, &mut info) {
+    while let Some(action) = next_to_handle(task, registers, &mut info) {
         call.settle_for_handler(registers, &action);
         if handle(&task, registers, &info, &action) {
             super::recalculate(&task);
+            ptrace::event::handler_entered(registers);
             return;
         }
     }
@@ -32,21 +37,26 @@ pub fn deliver(registers: &mut UserFrame) {
 }
 
 /// The next signal with a handler, in `info`, and the handler. Acts on the others: ignores, stops, ends the process (then never returns).
-fn next_to_handle(task: Current<Task>, info: &mut SigInfo) -> Option<Sigaction> {
+fn next_to_handle(task: Current<Task>, registers: &mut UserFrame, info: &mut SigInfo) -> Option<Sigaction> {
     loop {
-        let (exiting, stopping) = task.group.signals.ending_or_stopping();
-        if let Some(status) = exiting {
-            exit::exit_current(status);
+        if let Some(status) = task.group.signals.exiting() {
+            exit_killed(&task, status);
         }
         if task.fatal_signal_pending() {
             // Exec in another thread wants this one gone.
-            exit::exit_current(s::SIGKILL.cast_signed());
+            exit_killed(&task, s::SIGKILL.cast_signed());
         }
-        if stopping && stop::take_part() {
+        let asked = jobctl::of(&task);
+        if asked & jobctl::STOP_PENDING != 0 && stop::take_part() {
             continue;
         }
-        if !super::dequeue(&task, task.signals.blocked(), info) {
-            return None;
+        if jobctl::of(&task) & jobctl::TRAP_MASK != 0 {
+            ptrace::stop::trap(registers);
+            continue;
+        }
+        let from = super::dequeue(&task, task.signals.blocked(), info)?;
+        if task.ptrace.is_traced() && is_told(&task, info) && !ptrace::stop::for_signal(registers, info, from) {
+            continue;
         }
         let signal = info.signal();
         let action = task.own_handlers().get(signal);
@@ -63,6 +73,22 @@ fn next_to_handle(task: Current<Task>, info: &mut SigInfo) -> Option<Sigaction> 
             }
         }
     }
+}
+
+/// The thread ends because its process does. The SIGKILL that says so is taken: it does not end the stop of
+/// PTRACE_EVENT_EXIT, nor what the thread waits for on its way out (Linux `get_signal`).
+fn exit_killed(task: &Task, status: i32) -> ! {
+    if task.ptrace.is_traced() {
+        send::remove_private(task, bit(s::SIGKILL));
+    }
+    exit::exit_current(status)
+}
+
+/// Whether the tracer decides about a signal: not about SIGKILL, nor one that is to kill whatever anybody wants
+/// (SA_IMMUTABLE).
+fn is_told(task: &Current<Task>, info: &SigInfo) -> bool {
+    let signal = info.signal();
+    signal != s::SIGKILL && task.own_handlers().get(signal).flags & s::SA_IMMUTABLE == 0
 }
 
 fn act_by_default(task: &Task, info: &SigInfo) {
@@ -134,52 +160,56 @@ fn handle(task: &Task, registers: &mut UserFrame, info: &SigInfo, action: &Sigac
 /// The interrupted system call of this entry, if it was one and ended with a restart code.
 struct PendingCall {
     error: Option<Errno>,
+    /// Where the program goes on if the call is not made again.
+    after: u64,
 }
 
 impl PendingCall {
-    fn of(registers: &UserFrame) -> Self {
+    /// Puts the registers back before the call, so that a tracer sees them so; a handler that runs first may take that back
+    /// (arm64 `do_signal`).
+    fn rewind(registers: &mut UserFrame) -> Self {
+        let after = registers.pc;
         if registers.syscall == NO_SYSCALL {
-            return Self { error: None };
+            return Self { error: None, after };
         }
+        // Settled once, whatever the registers look like afterwards.
+        registers.syscall = NO_SYSCALL;
         let codes = [Errno::ERESTARTSYS, Errno::ERESTARTNOINTR, Errno::ERESTARTNOHAND, Errno::ERESTART_RESTARTBLOCK];
-        Self { error: codes.into_iter().find(|code| registers.x[0] == code.to_syscall_return()) }
+        let error = codes.into_iter().find(|code| registers.x[0] == code.to_syscall_return());
+        if error.is_some() {
+            registers.x[0] = registers.original_x0;
+            registers.pc = Self::before(after);
+        }
+        Self { error, after }
+    }
+
+    /// The `svc`.
+    fn before(after: u64) -> u64 {
+        after.wrapping_sub(4)
+    }
+
+    /// The call's error, once, unless a tracer has chosen another way for the program.
+    fn take(&mut self, registers: &UserFrame) -> Option<Errno> {
+        self.error.take().filter(|_| registers.pc == Self::before(self.after))
     }
 
     /// A handler runs first: EINTR, unless SA_RESTART (or a call that always restarts).
     fn settle_for_handler(&mut self, registers: &mut UserFrame, action: &Sigaction) {
-        let Some(error) = self.error.take() else { return };
+        let Some(error) = self.take(registers) else { return };
         let restart = error == Errno::ERESTARTNOINTR
             || error == Errno::ERESTARTSYS && action.flags & u64::from(s::SA_RESTART) != 0;
-        if restart {
-            run_again(registers);
-        } else {
+        if !restart {
             registers.x[0] = Errno::EINTR.to_syscall_return();
+            registers.pc = self.after;
         }
-        registers.syscall = NO_SYSCALL;
     }
 
     /// No handler ran: the call goes on as if nothing had happened.
     fn settle_without_handler(&mut self, registers: &mut UserFrame) {
-        let Some(error) = self.error.take() else { return };
-        run_again(registers);
-        if error == Errno::ERESTART_RESTARTBLOCK {
+        if self.take(registers) == Some(Errno::ERESTART_RESTARTBLOCK) {
             registers.x[8] = nr::RESTART_SYSCALL as u64;
         }
-        registers.syscall = NO_SYSCALL;
     }
-}
-
-/// Shows an interrupted call as one that is about to be made, for a core dump.
-pub(crate) fn rewind_interrupted_call(registers: &mut UserFrame) {
-    if PendingCall::of(registers).error.is_some() {
-        run_again(registers);
-    }
-}
-
-/// Back to the `svc` with its first argument.
-fn run_again(registers: &mut UserFrame) {
-    registers.x[0] = registers.original_x0;
-    registers.pc -= 4;
 }
 
 /// Forgets how to go on with an interrupted call: `restart_syscall` after a handler ran is `EINTR`.

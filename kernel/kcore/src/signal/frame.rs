@@ -165,8 +165,10 @@ fn enter_handler(registers: &mut UserFrame, info: &SigInfo, action: &Sigaction, 
     };
     registers.sp = base;
     registers.pc = action.handler;
-    // Condition flags are the caller's; a single step must not run into the handler unseen.
-    registers.set_pstate(registers.pstate() & !hal::trap::PSTATE_SS);
+    // Condition flags are the caller's. A thread that is stepped stops at the first instruction (`handler_entered`).
+    if current().thread.is_single_stepped() {
+        registers.rewind_step();
+    }
 }
 
 /// rt_sigreturn(2): takes registers, mask and alternate stack back from the frame at the stack pointer. A frame that

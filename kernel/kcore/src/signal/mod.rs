@@ -9,11 +9,13 @@
 
 pub mod deliver;
 pub mod frame;
+pub(crate) mod jobctl;
 mod pending;
 pub mod send;
-mod stop;
+pub(crate) mod stop;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use abi::signal as s;
 use abi::signal::{SigInfo, Sigaction, StackT};
@@ -104,7 +106,7 @@ pub struct GroupState {
     pub(crate) threads_to_stop: Option<usize>,
     /// The signal of a stop in force or under way.
     stop_signal: u32,
-    /// Threads that have not stopped yet.
+    /// Threads that have not stopped yet (Linux `group_stop_count`).
     stop_left: u32,
     /// All threads stopped.
     stopped: bool,
@@ -115,19 +117,30 @@ pub struct GroupState {
 }
 
 impl GroupState {
+    /// Whether a stop of the process is in force or under way.
+    pub(crate) fn is_stopping_or_stopped(&self) -> bool {
+        self.stopped || self.stop_left > 0
+    }
+
+    /// The signal of that stop.
+    pub(crate) fn stop_signal(&self) -> u32 {
+        self.stop_signal
+    }
+
     /// The process ends: no stop is in force or to be told of any more.
     pub(crate) fn forget_job_control(&mut self) {
         self.stop_signal = 0;
+        self.stop_left = 0;
         self.stopped = false;
         self.stop_unreported = false;
         self.continue_unreported = false;
     }
 }
 
-/// Whether the process is about to stop, or a stop signal waits for the thread to look at it.
+/// Whether the thread is asked to stop, or a stop signal waits for it to look at it.
 pub(crate) fn is_stopping(task: &Task, state: &GroupState) -> bool {
     let pending = state.pending.mask | task.signals.pending_mask();
-    state.stop_signal != 0 || pending & STOP_SET & !task.signals.blocked() != 0
+    jobctl::of(task) & jobctl::PENDING_MASK != 0 || pending & STOP_SET & !task.signals.blocked() != 0
 }
 
 /// Signal state of a process.
@@ -160,12 +173,6 @@ impl GroupSignals {
         self.mask.load(Ordering::SeqCst)
     }
 
-    /// Whether the process is ending, with which wait status, and whether a stop is in force or under way.
-    pub(crate) fn ending_or_stopping(&self) -> (Option<i32>, bool) {
-        let state = self.state.lock();
-        (state.exiting, state.stop_signal != 0)
-    }
-
     /// Whether the process is ending, and with which wait status.
     pub fn exiting(&self) -> Option<i32> {
         self.state.lock().exiting
@@ -195,11 +202,8 @@ pub struct TaskSignals {
     waiting_for: AtomicU64,
     /// sigaltstack(2).
     alternate_stack: SpinLock<StackT>,
-    /// Counted in the stop under way.
-    stop_counted: AtomicBool,
-    /// It has taken a stop signal that it is about to act on; a SIGCONT that comes in between takes that back (Linux
-    /// JOBCTL_STOP_DEQUEUED).
-    stop_dequeued: AtomicBool,
+    /// Job control and tracing ([`jobctl`]).
+    jobctl: AtomicU32,
     /// Exiting, and no longer to be stopped for a core dump (Linux PF_POSTCOREDUMP).
     pub(crate) past_dump: AtomicBool,
     /// Syndrome of the last fault, for the frame's esr record.
@@ -216,8 +220,7 @@ impl TaskSignals {
             saved_mask: SpinLock::new(order::TASK_FIELDS, None),
             waiting_for: AtomicU64::new(0),
             alternate_stack: SpinLock::new(order::TASK_FIELDS, disabled_stack()),
-            stop_counted: AtomicBool::new(false),
-            stop_dequeued: AtomicBool::new(false),
+            jobctl: AtomicU32::new(0),
             past_dump: AtomicBool::new(false),
             syndrome: AtomicU64::new(0),
         }
@@ -231,6 +234,18 @@ impl TaskSignals {
     /// The blocked set.
     pub fn blocked(&self) -> SigSet {
         self.blocked.load(Ordering::SeqCst)
+    }
+
+    /// The mask that comes back when a call that blocks another one is over.
+    pub(crate) fn mask_to_restore(&self) -> Option<SigSet> {
+        *self.saved_mask.lock()
+    }
+
+    /// Replaces the blocked set of a stopped thread, which looks at its signals anew when it goes on; there is no other to
+    /// come back (PTRACE_SETSIGMASK).
+    pub(crate) fn set_blocked_of_stopped(&self, mask: SigSet) {
+        self.blocked.store(mask, Ordering::SeqCst);
+        *self.saved_mask.lock() = None;
     }
 
     /// The syndrome (ESR) of the thread's last fault.
@@ -359,7 +374,7 @@ pub enum RestartBlock {
 /// or pending sets.
 pub(crate) fn recalculate(task: &Task) {
     let pending = task.signals.pending_mask() | task.group.signals.pending_mask();
-    if pending & !task.signals.blocked() != 0 {
+    if pending & !task.signals.blocked() != 0 || jobctl::of(task) & jobctl::PENDING_MASK != 0 {
         task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
     }
 }
@@ -369,8 +384,7 @@ pub(crate) fn recalculate(task: &Task) {
 /// restarted. (Linux computes the mark anew whenever it takes a signal, `recalc_sigpending`.)
 fn forget_stale_mark(task: &Task) -> bool {
     task.thread.work().fetch_and(!work::SIGNAL, Ordering::SeqCst);
-    let (exiting, stopping) = task.group.signals.ending_or_stopping();
-    if exiting.is_some() || stopping {
+    if task.group.signals.exiting().is_some() {
         task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
     }
     recalculate(task);
@@ -427,13 +441,26 @@ pub fn with_temporary_mask<T>(mask: Option<SigSet>, call: impl FnOnce() -> Resul
 pub fn take_from_set(set: SigSet) -> Option<SigInfo> {
     let task = current();
     let mut info = SigInfo::default();
-    dequeue(&task, !set, &mut info).then_some(info)
+    dequeue(&task, !set, &mut info).map(|_| info)
 }
 
-/// Takes the next signal that `blocked` lets through. False when there is none.
-pub(crate) fn dequeue(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
-    let taken = dequeue_private(task, blocked, info) || dequeue_shared(task, blocked, info);
-    if taken && info.code() == s::SI_TIMER {
+/// Whose pending set a signal was taken from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TakenFrom {
+    /// The thread's own.
+    Thread,
+    /// The one that the process shares.
+    Process,
+}
+
+/// Takes the next signal that `blocked` lets through. `None` when there is none.
+pub(crate) fn dequeue(task: &Task, blocked: SigSet, info: &mut SigInfo) -> Option<TakenFrom> {
+    let taken = if dequeue_private(task, blocked, info) {
+        Some(TakenFrom::Thread)
+    } else {
+        dequeue_shared(task, blocked, info).then_some(TakenFrom::Process)
+    };
+    if taken.is_some() && info.code() == s::SI_TIMER {
         crate::time::process_timers::signal_taken(&task.group, info);
     }
     taken
@@ -464,7 +491,7 @@ fn dequeue_shared(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
 /// Called with the queue locked that the signal was taken from.
 fn note_stop(task: &Task, taken: bool, info: &SigInfo) {
     if taken && bit(info.signal()) & STOP_SET != 0 {
-        task.signals.stop_dequeued.store(true, Ordering::SeqCst);
+        jobctl::set(task, jobctl::STOP_DEQUEUED);
     }
 }
 
@@ -472,6 +499,17 @@ fn note_stop(task: &Task, taken: bool, info: &SigInfo) {
 pub fn pending_and_blocked() -> SigSet {
     let task = current();
     (task.signals.pending_mask() | task.group.signals.pending_mask()) & task.signals.blocked()
+}
+
+impl Task {
+    /// Copies of at most `count` queued signals, from the one at `first` on: of the process's or of the thread's own.
+    pub(crate) fn queued_signals(&self, shared: bool, first: usize, count: usize) -> Vec<SigInfo> {
+        if shared {
+            self.group.signals.state.lock().pending.copies(first, count)
+        } else {
+            self.signals.queue.lock().copies(first, count)
+        }
+    }
 }
 
 /// Drops pending signals of `set` in the whole process: a handler became "ignore" (sigaction(2)).

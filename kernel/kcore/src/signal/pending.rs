@@ -253,6 +253,12 @@ impl Pending {
         queued
     }
 
+    /// Copies of what is queued, from the one at `first` on.
+    pub(super) fn copies(&self, first: usize, count: usize) -> Vec<SigInfo> {
+        let real_time = self.real_time.iter().flat_map(|(_, fifo)| fifo.pieces.iter().flatten());
+        self.standard.iter().chain(real_time).skip(first).take(count).map(|queued| queued.info).collect()
+    }
+
     /// Throws away what waits of `set`.
     pub(super) fn remove(&mut self, set: SigSet) {
         if self.mask & set != 0 {

@@ -15,9 +15,9 @@ use super::pending::{self, Admission};
 use super::{DefaultAction, GroupState, STOP_SET, SigSet, bit, default_action};
 use crate::Result;
 use crate::sched;
-use crate::task::TaskState;
+use crate::task::ptrace::attach::is_reparented;
 use crate::task::tree::{self, Tree};
-use crate::task::{Task, ThreadGroup, current};
+use crate::task::{Task, TaskState, ThreadGroup, current, ptrace};
 
 /// Where a signal comes from, which decides what may ignore it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,11 @@ fn with_tree<R>(f: impl FnOnce(&Tree) -> R) -> R {
 /// As [`send_info`], for a caller that holds the tree.
 pub(crate) fn info_with_tree(tree: &Tree, group: &Arc<ThreadGroup>, info: &SigInfo) {
     let _ = to_group(tree, group, info, Origin::Kernel);
+}
+
+/// As [`send_thread_info`], for a caller that holds the tree.
+pub(crate) fn thread_info_with_tree(tree: &Tree, task: &Arc<Task>, info: &SigInfo) {
+    let _ = to_thread(tree, task, info, Origin::Kernel);
 }
 
 /// As [`send_process`], for a caller that holds the tree.
@@ -165,6 +170,10 @@ fn ends_at_once(group: &ThreadGroup, task: &Task, signal: u32, handler: u64) -> 
     if signal == s::SIGKILL {
         return true;
     }
+    // A tracer may decide otherwise (Linux complete_signal).
+    if task.ptrace.is_traced() {
+        return false;
+    }
     let terminates = default_action(signal) == DefaultAction::Terminate;
     // A stopped process looks at anything but SIGKILL when it is continued (Linux wants_signal).
     let stopped = matches!(task.state(), TaskState::Stopped | TaskState::Traced);
@@ -182,7 +191,14 @@ fn add_private(task: &Arc<Task>, info: &SigInfo, admission: Admission) -> Result
     Ok(())
 }
 
-pub(super) fn remove_private(task: &Task, set: SigSet) {
+/// The SIGSTOP that a thread is born with whose parent is traced: a fact that nobody sent (Linux `ptrace_init_task`).
+pub(crate) fn add_stop_of_newborn(task: &Task) {
+    let mut queue = task.signals.queue.lock();
+    queue.add_fact(s::SIGSTOP);
+    task.signals.mask.store(queue.mask, Ordering::SeqCst);
+}
+
+pub(crate) fn remove_private(task: &Task, set: SigSet) {
     if task.signals.pending_mask() & set != 0 {
         let mut queue = task.signals.queue.lock();
         queue.remove(set);
@@ -219,12 +235,19 @@ fn prepare<'g>(
     let Some((code, status)) = told else { return Some(state) };
     drop(state);
     super::stop::tell_parent(tree, group, code, status);
+    if let Some(leader) = threads.iter().find(|thread| thread.is_leader() && is_reparented(tree, thread)) {
+        ptrace::stop::tell_tracer(tree, leader, code);
+    }
     Some(group.signals.state.lock())
 }
 
 /// Whether the signal would do nothing (Linux `sig_ignored`). A blocked signal is kept: the handler may change.
 fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, handler: u64, origin: Origin) -> bool {
     if task.signals.blocked() & bit(signal) != 0 || task.signals.waiting_for.load(Ordering::SeqCst) & bit(signal) != 0 {
+        return false;
+    }
+    // A tracer wants to know even of what would do nothing; SIGKILL cannot be told (Linux sig_ignored).
+    if task.ptrace.is_traced() && signal != s::SIGKILL {
         return false;
     }
     // An init process gets only what it handles; SIGKILL and SIGSTOP if the kernel itself insists (pid_namespaces(7),
@@ -257,7 +280,19 @@ fn notify(task: &Arc<Task>, signal: u32) {
     if task.state() == TaskState::Running && core::ptr::eq(&**task, &*current()) {
         return;
     }
-    let mask = if signal == s::SIGKILL { TaskState::FOR_KILL } else { TaskState::FOR_SIGNAL };
+    let is_frozen = super::jobctl::of(task) & super::jobctl::FROZEN != 0;
+    let mask = match signal {
+        // Whoever looks at it lets it go afterwards (`ptrace::attach::unfreeze`).
+        s::SIGKILL if is_frozen => TaskState::FOR_KILL & !TaskState::FOR_TRACER,
+        s::SIGKILL => TaskState::FOR_KILL,
+        _ => TaskState::FOR_SIGNAL,
+    };
+    wake_up(task, mask);
+}
+
+/// Wakes a thread out of the states of `mask`, or makes it look at its work where it runs (Linux `signal_wake_up_state`).
+pub(crate) fn wake_up(task: &Arc<Task>, mask: u32) {
+    task.thread.work().fetch_or(work::SIGNAL, Ordering::SeqCst);
     if !sched::wake(task, mask) {
         sched::kick_task(task);
     }

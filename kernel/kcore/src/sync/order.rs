@@ -32,10 +32,14 @@ levels! {
     FS_CONTEXT = 45;
     /// The task tree: parents, children, thread groups, process groups, sessions (Linux `tasklist_lock`).
     TASKS = 60;
+    /// Who traces whom, changed under the task tree (`task::ptrace`).
+    PTRACE_LINKS = 62;
     /// The PID tables, looked up under the task tree.
     PIDS = 65;
     /// Signal handlers and pending signals of a thread group (Linux `siglock`).
     SIGHAND = 70;
+    /// What a tracee stopped for, kept together with its state under its group's lock.
+    PTRACE_STOP = 71;
     /// Pending signals of a thread.
     TASK_SIGNALS = 72;
     /// Queued signals per user, charged while a signal is sent.

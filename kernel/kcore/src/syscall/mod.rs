@@ -22,6 +22,7 @@ mod prctl_mm;
 pub mod process;
 pub mod process_vm;
 pub mod ptr;
+pub mod ptrace;
 pub mod random;
 pub mod sched;
 pub mod seccomp;
@@ -166,18 +167,45 @@ pub fn dispatch(frame: &mut UserFrame) {
     }
 }
 
-/// Whether a call that seccomp was asked about is still to be run.
+/// Whether a call that others were asked about is still to be run.
 enum Judged {
     Run,
     Done,
 }
 
-/// Asks seccomp and does what it says.
+/// Asks the tracer and seccomp and does what they say.
 #[cold]
 fn judge(frame: &mut UserFrame) -> Judged {
+    use crate::task::ptrace::event::{self, Entered};
     use crate::task::seccomp::Verdict;
+    // Before seccomp, so that a tracer cannot get around it (Linux syscall_trace_enter).
+    if event::syscall_enters(frame) == Entered::Skipped {
+        return Judged::Done;
+    }
     match crate::task::seccomp::judge(frame) {
         Verdict::Allow => return Judged::Run,
+        Verdict::Ask(data) => return asked(frame, data),
+        Verdict::Return(value) => frame.x[0] = value.cast_unsigned(),
+        Verdict::Skip => {}
+        Verdict::Exit(signal) => crate::task::exit::exit_current(signal.cast_signed()),
+    }
+    Judged::Done
+}
+
+/// SECCOMP_RET_TRACE: the tracer may change the call or have it skipped; what it makes of it is judged again, where a
+/// filter's wish to ask means yes (Linux `__seccomp_filter`). Without a tracer that wants to know the call is not there.
+fn asked(frame: &mut UserFrame, data: u32) -> Judged {
+    use crate::task::ptrace::event;
+    use crate::task::seccomp::{self, Verdict};
+    if !event::seccomp(frame, data) {
+        frame.x[0] = Errno::ENOSYS.to_syscall_return();
+        return Judged::Done;
+    }
+    if current().fatal_signal_pending() || (frame.syscall as i32) < 0 {
+        return Judged::Done;
+    }
+    match seccomp::judge(frame) {
+        Verdict::Allow | Verdict::Ask(_) => return Judged::Run,
         Verdict::Return(value) => frame.x[0] = value.cast_unsigned(),
         Verdict::Skip => {}
         Verdict::Exit(signal) => crate::task::exit::exit_current(signal.cast_signed()),

@@ -10,7 +10,7 @@ use abi::nr;
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
     dir, file, futex, identity, info, limits, lock, memory, mount, namespace, path, pidfd, pipe, poll, prctl, process,
-    process_vm, random, sched, seccomp, signal, socket, system, time, xattr,
+    process_vm, ptrace, random, sched, seccomp, signal, socket, system, time, xattr,
 };
 use crate::Result;
 
@@ -102,6 +102,7 @@ table! {
     CAPSET(header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 6]>) identity::capset;
     PRCTL(option: u32, a: u64, b: u64, c: u64, d: u64) prctl::prctl;
     PERSONALITY(persona: u32) identity::personality;
+    PTRACE(request: u64, pid: i32, address: u64, data: u64) ptrace::ptrace;
     SECCOMP(operation: u32, flags: u32, argument: u64) seccomp::seccomp;
     // Signals: signal(7).
     KILL(pid: i32, signal: i32) signal::kill;

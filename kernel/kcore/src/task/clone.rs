@@ -11,7 +11,7 @@ use abi::sched as c;
 use hal::thread::{Start, Thread};
 use hal::trap::UserFrame;
 
-use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, tree, unshare};
+use super::{Parts, Pid, Task, TaskState, ThreadGroup, current, flags, limits, ptrace, tree, unshare};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::{Files, pidfd};
@@ -125,10 +125,12 @@ pub fn validate(args: &CloneArgs<'_>) -> Result<()> {
 /// Creates a child of the current task. Returns its TID in the caller's PID namespace.
 pub fn do_fork(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<usize> {
     validate(args)?;
-    let child = copy_process(args, registers)?;
+    let event = ptrace::event::of_clone(args.flags, args.exit_signal);
+    let child = copy_process(args, registers, event.is_some())?;
     // Point of no return: the child is in the tables and everything below succeeds.
     let parent = current();
-    let number = child.pid().number_in(parent.namespaces().pid());
+    let pid = child.pid();
+    let number = pid.number_in(parent.namespaces().pid());
     if args.flags & c::CLONE_PARENT_SETTID != 0 {
         // As Linux: a bad address here is not reported.
         let _ = UserPtr::<i32>::new(args.parent_tid).write(&number);
@@ -140,17 +142,22 @@ pub fn do_fork(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<usize> {
     });
     sched::start(&child);
     drop(child);
+    if let Some(event) = event {
+        ptrace::event::cloned(event, &pid);
+    }
     if let Some(done) = vfork {
         // A fatal signal ends the wait; the child goes on alone (Linux wait_for_vfork_done).
         if done.wait(TaskState::Killable).is_err() {
             log::debug!("{}: killed while waiting for its vfork child", parent.tid());
+        } else {
+            ptrace::event::vfork_done(&pid);
         }
     }
     Ok(usize::try_from(number).expect("a PID is positive"))
 }
 
 /// Builds the child and enters it into the tables. Undoes everything on failure.
-fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>> {
+fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame, is_event: bool) -> Result<Arc<Task>> {
     let parent = current();
     let has = |flag: u64| args.flags & flag != 0;
     if parent.fatal_signal_pending() {
@@ -207,7 +214,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame) -> Result<Arc<Task>
         blocked: parent.signals.blocked(),
     });
     inherit(&parent, &task, args);
-    publish(&task, has(c::CLONE_THREAD), has(c::CLONE_PARENT))?;
+    publish(&task, args, is_event || has(c::CLONE_PTRACE))?;
     charge.keep();
     if let Some(pidfd) = pidfd {
         pidfd.install(&task);
@@ -322,8 +329,9 @@ fn inherit(parent: &Task, child: &Task, args: &CloneArgs<'_>) {
 
 /// Makes the child visible: in the tree, in its group and session. Fails when the parent is being killed, so that no child
 /// escapes a kill of its process (Linux `copy_process`, "-ERESTARTNOINTR").
-fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
+fn publish(child: &Arc<Task>, args: &CloneArgs<'_>, traced_like_parent: bool) -> Result<()> {
     let parent = current();
+    let (is_thread, sibling) = (args.flags & c::CLONE_THREAD != 0, args.flags & c::CLONE_PARENT != 0);
     let mut tree = tree::lock();
     {
         let state = parent.group.signals.state.lock();
@@ -339,8 +347,13 @@ fn publish(child: &Arc<Task>, is_thread: bool, sibling: bool) -> Result<()> {
     super::seccomp::inherit(&parent, child);
     child.group.live.fetch_add(1, Ordering::SeqCst);
     child.pid().attach(child);
+    if traced_like_parent && parent.ptrace.is_traced() {
+        ptrace::attach::inherit(&parent, child);
+    }
     if is_thread {
         tree.add_thread(child);
+        signal::stop::join(&parent, child, &mut parent.group.signals.state.lock());
+        signal::recalculate(child);
         return Ok(());
     }
     let own = tree.find(&parent.group).expect("a running process is in the tree");

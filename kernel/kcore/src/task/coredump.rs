@@ -18,14 +18,13 @@ use abi::Errno;
 use abi::resource::{RLIMIT_CORE, RLIMIT_FSIZE};
 use abi::signal::SigInfo;
 use hal::sync::SpinLock;
-use hal::trap::UserFrame;
 
 use super::{Task, TaskState, current, tree, usage};
 use crate::Result;
 use crate::mm::frame;
 use crate::mm::space::dump::DumpArea;
 use crate::sync::order;
-use crate::{signal, time};
+use crate::time;
 use output::Output;
 use pattern::{Target, Values};
 pub(crate) use threads::thread_exits;
@@ -279,14 +278,9 @@ fn status_of(task: &Task, signal: u32) -> elf::ThreadStatus {
         ids: ids_of(task),
         usage: used,
         children: *task.group.children.lock(),
-        frame: before_restart(task.thread.user_frame()),
+        // An interrupted call is shown as it will be made again: delivery has put the registers back before it.
+        frame: task.thread.user_frame(),
         fp: task.thread.fp_state(),
         tls: task.thread.tls(),
     }
-}
-
-/// A thread in an interrupted call is shown at the call, as it would be if it went on (Linux arm64 `do_signal`).
-fn before_restart(mut frame: UserFrame) -> UserFrame {
-    signal::deliver::rewind_interrupted_call(&mut frame);
-    frame
 }

@@ -9,10 +9,11 @@ use core::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::resource::{RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_STACK};
+use hal::debug::DebugRegisters;
 use hal::trap::UserFrame;
 
 use super::privileges::{self, Privileges};
-use super::{Creds, Task, TaskState, coredump, current, exit, flags, limits, tree};
+use super::{Creds, Task, TaskState, coredump, current, exit, flags, limits, ptrace, tree};
 use crate::Result;
 use crate::fs::fdtable::OnExec;
 use crate::fs::permission::{self, MAY_READ};
@@ -38,6 +39,7 @@ pub struct Request {
 /// Replaces the current program. On success `registers` start the new one.
 pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     let task = current();
+    let former = task.pid();
     check_process_limit(&task)?;
     let creds = task.creds();
     let stack_limit = task.rlimit(RLIMIT_STACK);
@@ -45,7 +47,7 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     let Request { file, name, name_kind, arguments } = request;
     let mut loaded = load::prepare(file, &name, arguments, name_kind, stack_limit, personality)?;
     let privileges = privileges::for_program(&task, &creds, loaded.credentials_file())?;
-    loaded.set_identity(&privileges.creds, privileges.secure);
+    loaded.set_identity(privileges.creds_for(&task), privileges.secure);
     let handed_over = loaded.executable().map(|file| HandedOver::reserve(&task, file)).transpose()?;
     if let Some(binary) = &handed_over {
         loaded.set_executable_fd(binary.fd);
@@ -53,7 +55,7 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     loaded.build_stack()?;
     become_only_thread(&task)?;
     let is_readable = permission::check(loaded.credentials_file().inode(), &creds, MAY_READ).is_ok();
-    let dumpable = dumpable_after(&creds, &privileges.creds, is_readable);
+    let dumpable = dumpable_after(&creds, privileges.creds_for(&task), is_readable);
     if dumpable != 1 {
         // Closed before the new memory can be seen, while the old identity is still in force (`task::access`).
         task.group.dumpable.store(dumpable, Ordering::SeqCst);
@@ -63,6 +65,7 @@ pub fn exec(request: Request, registers: &mut UserFrame) -> Result<()> {
     if let Some(binary) = handed_over {
         binary.open(&task);
     }
+    ptrace::event::execed(registers, &former);
     Ok(())
 }
 
@@ -123,7 +126,11 @@ fn dumpable_after(old: &Creds, new: &Creds, is_readable: bool) -> u32 {
 /// Puts credentials in force, and what follows from them: dumpable, the parent's death signal, the stack limit (Linux
 /// `begin_new_exec`, `commit_creds`).
 fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, dumpable: u32) {
-    let Privileges { creds: new, secure } = privileges;
+    let secure = privileges.secure;
+    // A tracer that attaches asks for the credentials under the same lock: it comes before this and counts, or after it and
+    // is measured by what is in force then (Linux `cred_guard_mutex`).
+    let tree = tree::lock();
+    let new = privileges.creds_for(task).clone();
     task.group.dumpable.store(dumpable, Ordering::Relaxed);
     if secure || is_other(old, &new) {
         task.parent_death_signal.store(0, Ordering::Relaxed);
@@ -138,6 +145,7 @@ fn settle_identity(task: &Task, old: &Creds, privileges: Privileges, dumpable: u
         mm.set_user_ns(new.user_ns.clone());
     }
     task.commit_creds(new);
+    drop(tree);
     // While the image was built nothing but the stack was limited.
     if let Some(mm) = task.mm() {
         mm.set_limits(crate::syscall::memory::limits_of(task));
@@ -192,8 +200,14 @@ fn take_over_leader(task: &Task) {
     limits::uncharge_thread(leader.creds().uid);
     let gone = tree.remove_thread(&leader);
     tree.node_mut(id).leader_left = false;
+    // Its tracer is not told: the new leader goes by its number, which a wait for it looks at again.
+    let tracer = leader.ptrace.tracer();
+    let unlinked = leader.ptrace.is_traced().then(|| ptrace::attach::unlink(&leader));
     drop(tree);
-    drop((gone, leader, own));
+    if let Some(tracer) = tracer {
+        tracer.group.child_changed.wake_all();
+    }
+    drop((gone, leader, own, unlinked));
 }
 
 /// Puts the new program in force. Nothing in here can fail.
@@ -224,7 +238,14 @@ fn commit(task: &Task, loaded: Loaded, registers: &mut UserFrame) {
     task.group.timers.exec();
     task.thread.reset_fp_state();
     task.thread.set_tls(0);
+    if task.thread.debug_registers().is_any_enabled() {
+        // Room for them is there.
+        let _ = task.thread.set_debug_registers(&DebugRegisters::default());
+    }
+    // The call's number stays for a tracer that is told of its exit.
+    let number = registers.syscall;
     *registers = UserFrame::new(start.pc, start.sp);
+    registers.syscall = number;
 }
 
 /// Close-on-exec descriptors go, in a table of the process's own.

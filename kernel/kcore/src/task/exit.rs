@@ -7,8 +7,9 @@ use core::sync::atomic::Ordering;
 use abi::signal as s;
 use abi::signal::SigInfo;
 
+use super::ptrace::attach::Unlinked;
 use super::tree::{self, ExitState, NO_NODE, NodeId, Tree};
-use super::{Task, TaskState, coredump, current, flags, group, limits};
+use super::{Task, TaskState, coredump, current, flags, group, limits, ptrace};
 use crate::sched;
 use crate::signal;
 use crate::syscall::UserPtr;
@@ -45,13 +46,15 @@ pub fn exit_current(status: i32) -> ! {
 fn leave(status: i32) {
     let task = current();
     assert!(!task.has_flag(flags::EXITING), "a task exits once");
+    coredump::thread_exits(&task);
+    // With everything still there to be looked at, and able to take a signal.
+    ptrace::event::exits(status);
     task.flags.fetch_or(flags::EXITING, Ordering::SeqCst);
     signal::send::hand_on(&task);
     if s_is_signal(status) {
         task.flags.fetch_or(flags::SIGNALED, Ordering::Relaxed);
     }
     task.exit_code.store(status, Ordering::Relaxed);
-    coredump::thread_exits(&task);
     if signal::thread_exits(&task) {
         signal::notify_parent_of_stop(&task.group, s::CLD_STOPPED);
     }
@@ -129,15 +132,22 @@ fn disassociate_terminal(task: &Task) {
     }
 }
 
-/// The last part: children find a new parent, the parent hears of the end, the table forgets who needs no waiting for
-/// (Linux `exit_notify`).
+/// What left the tables, to be dropped when they are unlocked.
+#[derive(Default)]
+pub(crate) struct Reaped {
+    threads: Vec<Arc<Task>>,
+    processes: Vec<(tree::Node, Option<Unlinked>)>,
+}
+
+/// The last part: tracees are let go, children find a new parent, parent and tracer hear of the end, the table forgets who
+/// needs no waiting for (Linux `exit_notify`).
 fn notify(task: &Task, last: bool) {
-    let mut gone: Vec<Arc<Task>> = Vec::new();
-    let mut reaped = None;
+    let mut gone = Reaped::default();
     let mut tree = tree::lock();
     let Some(id) = tree.find(&task.group) else { return };
+    let let_go = ptrace::attach::tracer_exits(&mut tree, task);
     if last {
-        forget_children(&mut tree, id, task, &mut reaped);
+        forget_children(&mut tree, id, task, &mut gone);
         let parent = tree.node(id).parent;
         group::hang_up_if_orphaned(&tree, id, parent);
     }
@@ -146,23 +156,112 @@ fn notify(task: &Task, last: bool) {
     }
     if task.is_leader() {
         tree.node_mut(id).leader_left = true;
+        // The tracer hears of it, and may wait for it when the other threads are gone.
+        if task.ptrace.is_traced() && tree.node(id).threads.len() > 1 {
+            tell_tracer(&tree, task, s::SIGCHLD);
+        }
+    } else if task.ptrace.is_traced() {
+        task.ptrace.become_zombie();
+        tell_tracer(&tree, task, s::SIGCHLD);
     } else {
-        task.group.dead_threads.absorb(&task.times.snapshot());
-        limits::uncharge_thread(task.creds().uid);
-        task.pid().detach();
-        gone.extend(tree.remove_thread(task));
+        gone.threads.extend(release_thread(&mut tree, task));
     }
     // An exec that waits to be alone looks again.
     task.group.child_changed.wake_all();
-    if last {
-        tree.node_mut(id).exit_state = ExitState::Zombie;
-        if tell_parent(&tree, id) {
-            reaped.get_or_insert_with(Vec::new).push(reap(&mut tree, id));
-        }
-    }
+    end_process_if_empty(&mut tree, id, &mut gone);
     drop(tree);
     drop(gone);
-    drop(reaped);
+    drop(let_go);
+}
+
+/// A thread that is not the leader leaves the table.
+fn release_thread(tree: &mut Tree, task: &Task) -> Option<Arc<Task>> {
+    task.group.dead_threads.absorb(&task.times.snapshot());
+    limits::uncharge_thread(task.creds().uid);
+    task.pid().detach();
+    tree.remove_thread(task)
+}
+
+/// The leader has ended and no other thread is left, a traced one that its tracer has not waited for included: the process
+/// is a zombie, and whoever traces the leader, or else the parent, is told.
+fn end_process_if_empty(tree: &mut Tree, id: NodeId, gone: &mut Reaped) {
+    let node = tree.node_mut(id);
+    if node.exit_state == ExitState::Zombie || !node.leader_left || node.threads.len() != 1 {
+        return;
+    }
+    node.exit_state = ExitState::Zombie;
+    let leader = node.threads[0].clone();
+    if leader.ptrace.is_traced() {
+        let exit_signal = leader.group.exit_signal.load(Ordering::Relaxed).cast_unsigned();
+        let signal = if ptrace::attach::is_reparented(tree, &leader) { s::SIGCHLD } else { exit_signal };
+        tell_tracer(tree, &leader, signal);
+    } else if tell_parent(tree, id) {
+        gone.processes.push(reap(tree, id));
+    }
+    gone.threads.push(leader);
+}
+
+/// A thread that was traced has ended: its tracer is told, whatever it does with its children's ends.
+fn tell_tracer(tree: &Tree, task: &Task, signal: u32) {
+    let Some(tracer) = task.ptrace.tracer() else { return };
+    let (code, status) = code_and_status(task.exit_code.load(Ordering::Relaxed));
+    if (1..=signal::COUNT).contains(&signal) {
+        let mut info = ptrace::stop::siginfo_about(task, &tracer, code, status);
+        info.set_signal(signal);
+        // A full queue still records the fact.
+        let _ = signal::send::process_with_tree(tree, &tracer.group, &info);
+    }
+    tracer.group.child_changed.wake_all();
+}
+
+/// A relation of tracing ended. If the thread had ended before, it is now its real parent's to wait for, or gone (Linux
+/// `__ptrace_detach`).
+pub(super) fn after_trace(tree: &mut Tree, task: &Arc<Task>, was_reparented: bool) -> Reaped {
+    let mut gone = Reaped::default();
+    let Some(id) = tree.find(&task.group) else { return gone };
+    if task.ptrace.is_zombie() {
+        release_zombie_thread(tree, id, task, &mut gone);
+    } else if tree.node(id).exit_state == ExitState::Zombie {
+        // A parent that was the tracer itself has been told already.
+        let is_done = if was_reparented { tell_parent(tree, id) } else { parent_ignores(tree, id) };
+        if is_done {
+            gone.processes.push(reap(tree, id));
+        }
+    }
+    gone
+}
+
+fn release_zombie_thread(tree: &mut Tree, id: NodeId, task: &Task, gone: &mut Reaped) {
+    gone.threads.extend(release_thread(tree, task));
+    task.group.child_changed.wake_all();
+    end_process_if_empty(tree, id, gone);
+}
+
+/// The tracer has waited for a thread that ended: it is gone, or left to its real parent (Linux `wait_task_zombie`,
+/// EXIT_TRACE).
+pub(super) fn reap_tracee(tree: &mut Tree, task: &Arc<Task>) -> (Reaped, Unlinked) {
+    let unlinked = ptrace::attach::unlink(task);
+    let mut gone = Reaped::default();
+    if let Some(id) = tree.find(&task.group) {
+        if task.ptrace.is_zombie() {
+            release_zombie_thread(tree, id, task, &mut gone);
+        } else if tell_parent(tree, id) {
+            gone.processes.push(reap(tree, id));
+        }
+    }
+    (gone, unlinked)
+}
+
+/// Whether the parent wants to hear nothing of its children's ends (Linux `ignoring_children`).
+fn parent_ignores(tree: &Tree, id: NodeId) -> bool {
+    let parent = tree.node(id).parent;
+    if parent == NO_NODE {
+        return false;
+    }
+    let Some(thread) = tree.node(parent).threads.first() else { return false };
+    let action = thread.with_handlers(|handlers| handlers.get(s::SIGCHLD));
+    tree.node(parent).group.child_changed.wake_all();
+    action.handler == s::SIG_IGN || action.flags & u64::from(s::SA_NOCLDWAIT) != 0
 }
 
 /// SIGCHLD (or what clone asked for) to the parent. True when the parent does not want to wait: the child reaps itself
@@ -196,15 +295,19 @@ fn tell_parent(tree: &Tree, id: NodeId) -> bool {
 
 /// The siginfo about a zombie.
 fn exit_info(node: &tree::Node, exit_signal: u32) -> SigInfo {
-    let status = wait_status(node);
-    let (code, value) = match status & 0x7f {
-        0 => (s::CLD_EXITED, status >> 8 & 0xff),
-        signal if status & 0x80 != 0 => (s::CLD_DUMPED, signal),
-        signal => (s::CLD_KILLED, signal),
-    };
+    let (code, value) = code_and_status(wait_status(node));
     let uid = node.group.leader().map_or(0, |leader| leader.creds().uid);
     let (user, system) = super::wait::own_ticks(node);
     SigInfo::child_with(exit_signal, code, node.group.pid.global(), uid, value).with_times(user, system)
+}
+
+/// CLD_* and `si_status` of a wait status.
+fn code_and_status(status: i32) -> (i32, i32) {
+    match status & 0x7f {
+        0 => (s::CLD_EXITED, status >> 8 & 0xff),
+        signal if status & 0x80 != 0 => (s::CLD_DUMPED, signal),
+        signal => (s::CLD_KILLED, signal),
+    }
 }
 
 /// The wait status of a zombie: what the process as a whole ended with, else its leader's.
@@ -213,13 +316,17 @@ pub(super) fn wait_status(node: &tree::Node) -> i32 {
     whole.or_else(|| node.threads.first().map(|leader| leader.exit_code.load(Ordering::Relaxed))).unwrap_or(0)
 }
 
-/// Takes a zombie out of the tables. The caller drops the node after unlocking the tree.
-pub(super) fn reap(tree: &mut Tree, id: NodeId) -> tree::Node {
+/// Takes a zombie out of the tables. The caller drops what it gets after unlocking the tree.
+pub(super) fn reap(tree: &mut Tree, id: NodeId) -> (tree::Node, Option<Unlinked>) {
+    let mut unlinked = None;
     for thread in &tree.node(id).threads {
         thread.pid().detach();
         limits::uncharge_thread(thread.creds().uid);
+        if thread.ptrace.is_traced() {
+            unlinked = Some(ptrace::attach::unlink(thread));
+        }
     }
-    tree.remove_process(id)
+    (tree.remove_process(id), unlinked)
 }
 
 /// A thread of a process that lives on ends: its children become those of another thread (Linux `find_new_reaper`). For
@@ -233,7 +340,7 @@ fn hand_children_on(tree: &mut Tree, id: NodeId, task: &Task) {
 }
 
 /// Children go to the nearest subreaper, else to init (prctl(2) PR_SET_CHILD_SUBREAPER, Linux `find_new_reaper`).
-fn forget_children(tree: &mut Tree, id: NodeId, task: &Task, reaped: &mut Option<Vec<tree::Node>>) {
+fn forget_children(tree: &mut Tree, id: NodeId, task: &Task, gone: &mut Reaped) {
     let children: Vec<NodeId> = tree.children(id).collect();
     // Who has none needs nobody to inherit them: the walk up to the reaper is long in a deep tree.
     if children.is_empty() {
@@ -252,9 +359,11 @@ fn forget_children(tree: &mut Tree, id: NodeId, task: &Task, reaped: &mut Option
         tell_of_parent_death(tree, child, task);
         // The new parent did not choose another signal (Linux reparent_leader).
         tree.node(child).group.exit_signal.store(s::SIGCHLD.cast_signed(), Ordering::Relaxed);
-        let is_zombie = tree.node(child).exit_state == ExitState::Zombie;
+        let node = tree.node(child);
+        // One that is traced is its tracer's first.
+        let is_zombie = node.exit_state == ExitState::Zombie && !node.threads.iter().any(|t| t.ptrace.is_traced());
         if is_zombie && reaper != NO_NODE && tell_parent(tree, child) {
-            reaped.get_or_insert_with(Vec::new).push(reap(tree, child));
+            gone.processes.push(reap(tree, child));
         }
     }
 }

@@ -18,6 +18,7 @@ mod numbers;
 pub mod own;
 pub mod pid;
 pub mod privileges;
+pub mod ptrace;
 pub mod seccomp;
 pub mod state;
 pub mod tree;
@@ -133,6 +134,8 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: AtomicBool,
+    /// ptrace(2).
+    pub ptrace: ptrace::Ptrace,
     /// seccomp(2).
     pub seccomp: seccomp::Seccomp,
     /// personality(2).
@@ -241,6 +244,7 @@ impl Task {
             real_time_watch: RealTimeWatch::default(),
             parent_death_signal: AtomicU32::new(0),
             no_new_privs: AtomicBool::new(false),
+            ptrace: ptrace::Ptrace::default(),
             seccomp: seccomp::Seccomp::default(),
             personality: AtomicU32::new(0),
             timer_slack_ns: AtomicU64::new(50_000),

@@ -9,6 +9,7 @@ use abi::prctl::{SECBIT_KEEP_CAPS, SECBIT_NOROOT};
 use core::sync::atomic::Ordering;
 
 use super::creds::CapSet;
+use super::ptrace::attach::tracer_is_privileged;
 use super::{Creds, Task, tree};
 use crate::Result;
 use crate::fs::File;
@@ -18,8 +19,18 @@ use crate::fs::xattr::FileCapabilities;
 pub struct Privileges {
     /// Its credentials.
     pub creds: Creds,
+    /// What it is instead when somebody traces it who may not see more than it had (ptrace(2), "execve"; Linux
+    /// LSM_UNSAFE_PTRACE).
+    watched: Option<Creds>,
     /// AT_SECURE: it has more than its caller had (getauxval(3)).
     pub secure: bool,
+}
+
+impl Privileges {
+    /// The credentials, as the tracer of `task` bids. With the tree locked no tracer comes or goes.
+    pub fn creds_for(&self, task: &Task) -> &Creds {
+        self.watched.as_ref().filter(|_| !tracer_is_privileged(task, &self.creds.user_ns)).unwrap_or(&self.creds)
+    }
 }
 
 /// What the program's file adds.
@@ -55,14 +66,29 @@ pub fn for_program(task: &Task, old: &Creds, file: &File) -> Result<Privileges> 
     // Compared with the real ids: who was set-user-ID before and runs another such program is so still.
     let is_set_id = new.euid != old.uid || new.egid != old.gid;
     let gains = new.cap_permitted & !old.cap_permitted != 0;
-    if (is_set_id || gains) && (no_new_privs || shares_directory(task)) {
-        // No more than it had, and maybe less.
-        if no_new_privs || !old.own_capable(CAP_SETUID) {
-            new.euid = new.uid;
-            new.egid = new.gid;
-        }
-        new.cap_permitted &= old.cap_permitted;
+    let is_more = is_set_id || gains;
+    let drops_ids = no_new_privs || !old.own_capable(CAP_SETUID);
+    let watched = is_more.then(|| finish(no_more_than(&new, old, drops_ids), is_set_id, &rights));
+    let is_unsafe = is_more && (no_new_privs || shares_directory(task));
+    let new = finish(if is_unsafe { no_more_than(&new, old, drops_ids) } else { new }, is_set_id, &rights);
+    let more_than_ambient = new.cap_permitted & !new.cap_ambient != 0;
+    let secure = is_set_id || Some(new.uid) != old.root_uid() && (rights.effective || more_than_ambient);
+    Ok(Privileges { creds: new, watched, secure })
+}
+
+/// No more than it had, and maybe less.
+fn no_more_than(wanted: &Creds, old: &Creds, drops_ids: bool) -> Creds {
+    let mut new = wanted.clone();
+    if drops_ids {
+        new.euid = new.uid;
+        new.egid = new.gid;
     }
+    new.cap_permitted &= old.cap_permitted;
+    new
+}
+
+/// What follows from the effective ids and the permitted capabilities.
+fn finish(mut new: Creds, is_set_id: bool, rights: &FileRights) -> Creds {
     (new.suid, new.fsuid) = (new.euid, new.euid);
     (new.sgid, new.fsgid) = (new.egid, new.egid);
     if rights.has_capabilities || is_set_id {
@@ -71,9 +97,7 @@ pub fn for_program(task: &Task, old: &Creds, file: &File) -> Result<Privileges> 
     new.cap_permitted |= new.cap_ambient;
     new.cap_effective = if rights.effective { new.cap_permitted } else { new.cap_ambient };
     new.securebits &= !SECBIT_KEEP_CAPS;
-    let more_than_ambient = new.cap_permitted & !new.cap_ambient != 0;
-    let secure = is_set_id || Some(new.uid) != old.root_uid() && (rights.effective || more_than_ambient);
-    Ok(Privileges { creds: new, secure })
+    new
 }
 
 /// P'(permitted) = (F(permitted) & P(bounding)) | (F(inheritable) & P(inheritable)), still without ambient ones.

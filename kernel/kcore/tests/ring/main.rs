@@ -21,6 +21,7 @@ mod model;
 mod no_memory;
 mod prctl;
 mod privileges;
+mod ptrace;
 mod races;
 mod remote;
 mod sched;

@@ -52,7 +52,7 @@ impl Relations {
 /// The state letter; a process that is gone but not waited for is a zombie.
 fn state_of(task: &Task) -> (char, &'static str) {
     let state = task.state();
-    if state == TaskState::Dead && task.is_leader() {
+    if state == TaskState::Dead && (task.is_leader() || task.ptrace.is_zombie()) {
         return ('Z', "Z (zombie)");
     }
     (state.letter(), state.description())
@@ -185,10 +185,11 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     if let Some(fs) = task.fs_if_any() {
         text.str("\nUmask:\t0").num_zeros(octal(fs.umask()), 3);
     }
+    let tracer = task.ptrace.tracer_number(namespace);
     text.str("\nState:\t").str(state_of(task).1);
     text.str("\nTgid:\t").int(i64::from(task.group.pid.number_in(namespace))).str("\nNgid:\t0");
     text.str("\nPid:\t").int(i64::from(subject.pid.number_in(namespace)));
-    text.str("\nPPid:\t").int(i64::from(relations.ppid)).str("\nTracerPid:\t0");
+    text.str("\nPPid:\t").int(i64::from(relations.ppid)).str("\nTracerPid:\t").int(i64::from(tracer));
     let reader = current().creds().user_ns.clone();
     text.str("\nUid:");
     for id in [creds.uid, creds.euid, creds.suid, creds.fsuid] {

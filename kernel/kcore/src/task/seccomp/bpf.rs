@@ -106,6 +106,8 @@ enum Instruction {
 #[derive(Debug)]
 pub struct Program {
     instructions: Vec<Instruction>,
+    /// As the caller gave it, for PTRACE_SECCOMP_GET_FILTER.
+    source: Vec<SockFilter>,
 }
 
 impl Program {
@@ -126,7 +128,12 @@ impl Program {
             return Err(Errno::EINVAL);
         }
         check_memory(&instructions)?;
-        Ok(Self { instructions })
+        Ok(Self { instructions, source: copy(code)? })
+    }
+
+    /// A copy of the program as it was given.
+    pub fn source(&self) -> Result<Vec<SockFilter>> {
+        copy(&self.source)
     }
 
     /// Number of instructions.
@@ -283,6 +290,13 @@ fn decode_jump(raw: &SockFilter) -> Option<Instruction> {
 }
 
 /// Jumps land on one of the `following` instructions.
+fn copy(code: &[SockFilter]) -> Result<Vec<SockFilter>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(code.len()).map_err(|_| Errno::ENOMEM)?;
+    copy.extend_from_slice(code);
+    Ok(copy)
+}
+
 fn check_jumps(instruction: Instruction, following: usize) -> Result<()> {
     let inside = match instruction {
         Instruction::Jump(by) => by < following,

@@ -7,12 +7,13 @@ pub mod bpf;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::capability::CAP_SYS_ADMIN;
 use abi::nr;
 use abi::process as p;
+use abi::process::SockFilter;
 use abi::signal::{self as s, SigInfo, Sigaction};
 use hal::sync::SpinLock;
 use hal::thread::work;
@@ -75,15 +76,36 @@ enum Mode {
 /// The state of a thread (Linux `struct seccomp`).
 pub struct Seccomp {
     mode: SpinLock<Mode>,
+    /// A mode other than Disabled was entered, which nobody leaves.
+    is_in_force: AtomicBool,
 }
 
 impl Default for Seccomp {
     fn default() -> Self {
-        Self { mode: SpinLock::new(order::TASK_FIELDS, Mode::Disabled) }
+        Self { mode: SpinLock::new(order::TASK_FIELDS, Mode::Disabled), is_in_force: AtomicBool::new(false) }
     }
 }
 
 impl Seccomp {
+    /// Whether the thread is bound.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.is_in_force.load(Ordering::SeqCst)
+    }
+
+    /// The instructions of filter number `index`, the oldest being 0, for a tracer that makes a checkpoint: `EACCES` for one
+    /// that may not, `EINVAL` without filters, `ENOENT` beyond the youngest (Linux `seccomp_get_filter`).
+    pub(crate) fn filter_for_tracer(&self, index: u64) -> Result<Vec<SockFilter>> {
+        let me = current();
+        if !me.capable(CAP_SYS_ADMIN) || me.seccomp.is_in_force() {
+            return Err(Errno::EACCES);
+        }
+        let Mode::Filter(head) = self.mode.lock().clone() else { return Err(Errno::EINVAL) };
+        let count = filters(&head).count();
+        let index = usize::try_from(index).ok().filter(|index| *index < count).ok_or(Errno::ENOENT)?;
+        let filter = filters(&head).nth(count - 1 - index).ok_or(Errno::ENOENT)?;
+        filter.program.source()
+    }
+
     /// SECCOMP_MODE_* and the number of filters, for prctl(2) and `/proc/PID/status`.
     pub fn mode_and_filters(&self) -> (u32, usize) {
         match self.mode.lock().clone() {
@@ -101,6 +123,7 @@ fn filters(head: &Arc<Filter>) -> impl Iterator<Item = &Arc<Filter>> {
 /// Puts a mode in force. The old one is handed back to be dropped without locks.
 fn enter(task: &Task, mode: Mode) -> Mode {
     let old = core::mem::replace(&mut *task.seccomp.mode.lock(), mode);
+    task.seccomp.is_in_force.store(true, Ordering::SeqCst);
     task.thread.work().fetch_or(work::SYSCALL_TRACE, Ordering::SeqCst);
     old
 }
@@ -210,6 +233,8 @@ pub enum Verdict {
     Allow,
     /// It does not; this is what it returns.
     Return(i64),
+    /// The tracer is asked, with this data.
+    Ask(u32),
     /// It does not, and the registers are as they were: a signal waits.
     Skip,
     /// The thread ends with this signal as status.
@@ -224,6 +249,7 @@ pub fn judge(frame: &UserFrame) -> Verdict {
     let mode = task.seccomp.mode.lock().clone();
     let head = match mode {
         Mode::Disabled => return Verdict::Allow,
+        _ if task.ptrace.suspends_seccomp() => return Verdict::Allow,
         Mode::Strict => return strict(number),
         Mode::Filter(head) => head,
     };
@@ -273,8 +299,7 @@ fn carry_out(task: &Task, frame: &UserFrame, number: u32, answer: u32, log: bool
         }
         // Any number, also 0: it is the filter's to choose.
         p::SECCOMP_RET_ERRNO => Verdict::Return(-i64::from(data.min(MAX_ERRNO))),
-        // Nobody traces: the call is not there (seccomp(2)).
-        p::SECCOMP_RET_TRACE => Verdict::Return(-i64::from(Errno::ENOSYS.number())),
+        p::SECCOMP_RET_TRACE => Verdict::Ask(data),
         p::SECCOMP_RET_TRAP => {
             signal::force_fault(&siginfo(frame, number, data));
             Verdict::Skip
@@ -286,7 +311,8 @@ fn carry_out(task: &Task, frame: &UserFrame, number: u32, answer: u32, log: bool
         // What is not known kills, as what is worst.
         _ => {
             report(number, action);
-            task.handlers().set(s::SIGSYS, Sigaction::default());
+            // Not even a tracer may decide otherwise.
+            task.handlers().set(s::SIGSYS, Sigaction { flags: s::SA_IMMUTABLE, ..Sigaction::default() });
             signal::force_fault(&siginfo(frame, number, data));
             Verdict::Skip
         }

@@ -182,6 +182,12 @@ impl SigInfo {
         self.fields[1] = overruns.cast_unsigned();
     }
 
+    /// Sets `si_pid` and `si_uid`.
+    pub fn set_sender(&mut self, pid: i32, uid: u32) {
+        self.fields[0] = pid.cast_unsigned();
+        self.fields[1] = uid;
+    }
+
     /// `si_signo`.
     pub fn signal(&self) -> u32 {
         self.si_signo.cast_unsigned()

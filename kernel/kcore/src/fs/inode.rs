@@ -190,6 +190,11 @@ pub trait InodeOps: Any + Send + Sync {
         true
     }
 
+    /// For a directory: whether it is empty for ever, made to be mounted on (Linux `is_empty_dir_inode`).
+    fn is_for_mounts(&self) -> bool {
+        false
+    }
+
     /// For a directory: whether "there is no such name" may stay in the cache.
     fn keep_negative(&self) -> bool {
         true

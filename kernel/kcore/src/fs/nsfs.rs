@@ -82,8 +82,11 @@ impl FileOps for NamespaceFile {
             i::NS_GET_USERNS => open(Namespace::User(visible(self.0.owner())?)),
             i::NS_GET_PARENT => match &self.0 {
                 Namespace::User(users) => open(Namespace::User(visible(users.parent().cloned())?)),
-                // The initial one has no parent that anybody sees.
-                Namespace::Initial(Kind::Pid) => Err(Errno::EPERM),
+                Namespace::Pid(pids) => {
+                    let own = current().namespaces();
+                    let seen = pids.parent().filter(|parent| parent.is_in(own.pid())).ok_or(Errno::EPERM)?;
+                    open(Namespace::Pid(seen.clone()))
+                }
                 _ => Err(Errno::EINVAL),
             },
             i::NS_GET_OWNER_UID => {

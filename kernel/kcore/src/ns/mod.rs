@@ -84,7 +84,7 @@ impl Kind {
 }
 
 /// The kinds of which there are others than the initial one.
-const CREATABLE: u64 = c::CLONE_NEWNS | c::CLONE_NEWUTS;
+const CREATABLE: u64 = c::CLONE_NEWNS | c::CLONE_NEWPID | c::CLONE_NEWUTS;
 
 /// The number of a new namespace: the inode number of its file.
 pub(crate) fn next_ino() -> u64 {
@@ -94,16 +94,24 @@ pub(crate) fn next_ino() -> u64 {
 /// The namespaces of a task.
 #[derive(Clone)]
 pub struct NsSet {
+    /// That of the task's own identity.
     pid: Arc<PidNamespace>,
+    /// That of its children to come.
+    pid_for_children: Arc<PidNamespace>,
     uts: Arc<UtsNamespace>,
     /// `None`: the initial one, which is made when the first file system is.
     mount: Option<Arc<MountNamespace>>,
 }
 
 impl NsSet {
-    /// The PID namespace that the task's children are numbered in.
+    /// The PID namespace that the task lives in.
     pub fn pid(&self) -> &Arc<PidNamespace> {
         &self.pid
+    }
+
+    /// The PID namespace that its children will live in.
+    pub fn pid_for_children(&self) -> &Arc<PidNamespace> {
+        &self.pid_for_children
     }
 
     /// The PID namespace in which numbers from user space are looked up.
@@ -126,6 +134,7 @@ impl NsSet {
         match kind {
             Kind::Uts => Namespace::Uts(self.uts.clone()),
             Kind::Mount => Namespace::Mount(self.mount()),
+            Kind::Pid => Namespace::Pid(self.pid.clone()),
             other => Namespace::Initial(other),
         }
     }
@@ -138,6 +147,8 @@ pub enum Namespace {
     Initial(Kind),
     /// Mounts.
     Mount(Arc<MountNamespace>),
+    /// Process numbers.
+    Pid(Arc<PidNamespace>),
     /// Users.
     User(UserNs),
     /// Names.
@@ -150,6 +161,7 @@ impl Namespace {
         match self {
             Namespace::Initial(kind) => *kind,
             Namespace::Mount(_) => Kind::Mount,
+            Namespace::Pid(_) => Kind::Pid,
             Namespace::User(_) => Kind::User,
             Namespace::Uts(_) => Kind::Uts,
         }
@@ -168,6 +180,7 @@ impl Namespace {
         match self {
             Namespace::Initial(_) => Some(UserNs::initial()),
             Namespace::Mount(namespace) => Some(namespace.owner.clone()),
+            Namespace::Pid(namespace) => Some(namespace.owner.clone()),
             Namespace::User(namespace) => namespace.parent().cloned(),
             Namespace::Uts(namespace) => Some(namespace.owner.clone()),
         }
@@ -178,6 +191,7 @@ impl Namespace {
         let made = match self {
             Namespace::Initial(_) => None,
             Namespace::Mount(namespace) => namespace.ino(),
+            Namespace::Pid(namespace) => namespace.ino(),
             Namespace::User(namespace) => namespace.ino(),
             Namespace::Uts(namespace) => namespace.ino(),
         };
@@ -228,6 +242,9 @@ impl Change {
         }
         match namespace {
             Namespace::Initial(_) | Namespace::User(_) => {}
+            // Only downwards: one's own or one below it (setns(2)).
+            Namespace::Pid(pids) if !pids.is_in(&self.set.pid) => return Err(Errno::EINVAL),
+            Namespace::Pid(pids) => self.set.pid_for_children = pids.clone(),
             Namespace::Uts(uts) => self.set.uts = uts.clone(),
             Namespace::Mount(mounts) => {
                 if shares_fs() {
@@ -279,10 +296,39 @@ pub fn copy(parent: &Task, creds: &Creds, flags: u64, fs: &FsContext) -> Result<
     if wanted & c::CLONE_NEWNS != 0 {
         set.mount = Some(copy_mounts(&old.mount(), fs, &creds.user_ns)?);
     }
+    if wanted & c::CLONE_NEWPID != 0 {
+        // Not while one waits for its first process (Linux `copy_pid_ns`).
+        if !Arc::ptr_eq(&old.pid, &old.pid_for_children) {
+            return Err(Errno::EINVAL);
+        }
+        set.pid_for_children = PidNamespace::create(&old.pid, creds.user_ns.clone())?;
+    }
     if wanted & c::CLONE_NEWUTS != 0 {
         set.uts = old.uts.copy(creds.user_ns.clone());
     }
     Ok(Arc::new(set))
+}
+
+/// The set of a task whose parent's set is `set`: it lives where the parent's children do.
+pub(crate) fn of_child(set: Arc<NsSet>) -> Arc<NsSet> {
+    if Arc::ptr_eq(&set.pid, &set.pid_for_children) {
+        return set;
+    }
+    let mut own = (*set).clone();
+    own.pid = own.pid_for_children.clone();
+    Arc::new(own)
+}
+
+/// What is left to a task that ends: its numbers.
+pub(crate) fn of_zombie(set: &NsSet) -> Arc<NsSet> {
+    let initial = initial();
+    if Arc::ptr_eq(&set.pid, &initial.pid) {
+        return initial;
+    }
+    let mut left = (*initial).clone();
+    left.pid = set.pid.clone();
+    left.pid_for_children = set.pid.clone();
+    Arc::new(left)
 }
 
 /// A copy of a mount namespace, with `fs` in it where it was in the original.
@@ -311,7 +357,10 @@ hal::global! {
 
 /// The namespaces of the first process.
 pub fn initial() -> Arc<NsSet> {
-    let make = || Arc::new(NsSet { pid: PidNamespace::initial(), uts: UtsNamespace::initial(), mount: None });
+    let make = || {
+        let pid = PidNamespace::initial();
+        Arc::new(NsSet { pid_for_children: pid.clone(), pid, uts: UtsNamespace::initial(), mount: None })
+    };
     INITIAL.call_once(make).clone()
 }
 

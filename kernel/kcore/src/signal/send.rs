@@ -14,6 +14,7 @@ use hal::thread::work;
 use super::pending::{self, Admission};
 use super::{DefaultAction, GroupState, STOP_SET, SigSet, bit, default_action};
 use crate::Result;
+use crate::ns::user::OVERFLOW_ID;
 use crate::sched;
 use crate::task::ptrace::attach::is_reparented;
 use crate::task::tree::{self, Tree};
@@ -48,6 +49,24 @@ pub fn send_thread_info(task: &Arc<Task>, info: &SigInfo) {
 /// kill(2), sigqueue(3): sends `info` to a process for a user.
 pub fn send_process(group: &Arc<ThreadGroup>, info: &SigInfo) -> Result<()> {
     with_tree(|tree| to_group(tree, group, info, Origin::User))
+}
+
+/// What the current task sends to `target`, with its sender as the target knows it: by its own user namespace's number, and
+/// without one for a sender that its PID namespace does not show (Linux `send_signal_locked`).
+pub(crate) fn as_seen_by(target: &Task, info: &SigInfo) -> SigInfo {
+    let mut info = *info;
+    let sender = current();
+    let (mine, theirs) = (sender.creds(), target.creds());
+    let is_seen = sender.group.pid.number_in(target.group.pid.namespace()) != 0;
+    if is_seen && mine.user_ns.is_same(&theirs.user_ns) {
+        return info;
+    }
+    // Only these tell of a sender; what timers and faults tell has other fields there.
+    if info.code() <= 0 && info.code() != s::SI_TIMER {
+        let uid = mine.user_ns.kuid(info.uid()).map_or(OVERFLOW_ID, |kuid| theirs.user_ns.shown_uid(kuid));
+        info.set_sender(if is_seen { info.pid() } else { 0 }, uid);
+    }
+    info
 }
 
 /// tgkill(2): sends `info` to one thread for a user.
@@ -250,9 +269,10 @@ fn is_ignored(group: &ThreadGroup, task: &Task, signal: u32, handler: u64, origi
     if task.ptrace.is_traced() && signal != s::SIGKILL {
         return false;
     }
-    // An init process gets only what it handles; SIGKILL and SIGSTOP if the kernel itself insists (pid_namespaces(7),
-    // Linux sig_task_ignored).
-    let insisted = origin == Origin::Kernel && bit(signal) & super::UNBLOCKABLE != 0;
+    // An init process gets only what it handles; SIGKILL and SIGSTOP from the kernel itself and from outside its PID
+    // namespace (pid_namespaces(7), Linux sig_task_ignored).
+    let insists = || origin == Origin::Kernel || current().group.pid.number_in(group.pid.namespace()) == 0;
+    let insisted = bit(signal) & super::UNBLOCKABLE != 0 && insists();
     if is_init(group) && handler == s::SIG_DFL && !insisted {
         return true;
     }

@@ -158,18 +158,17 @@ pub(crate) fn tell_parent(tree: &Tree, group: &Arc<ThreadGroup>, code: i32, stat
     let Some(first) = tree.node(parent).threads.first() else { return };
     let action = first.handlers().get(s::SIGCHLD);
     if action.handler != s::SIG_IGN && action.flags & u64::from(s::SA_NOCLDSTOP) == 0 {
-        let info = child_info(tree.node(id), code, status.cast_signed());
+        let info = child_info(tree.node(id), first, code, status.cast_signed());
         send::info_with_tree(tree, &tree.node(parent).group, &info);
     }
     tree.node(parent).group.child_changed.wake_all();
 }
 
-/// The siginfo of a SIGCHLD about a process that stopped or goes on.
-fn child_info(node: &tree::Node, code: i32, status: i32) -> SigInfo {
-    let group = &node.group;
-    let uid = group.leader().map_or(0, |leader| leader.creds().uid);
+/// The siginfo of a SIGCHLD to `parent` about a process that stopped or goes on.
+fn child_info(node: &tree::Node, parent: &Task, code: i32, status: i32) -> SigInfo {
+    let (pid, uid) = node.identity_seen_by(parent);
     let (user, system) = crate::task::wait::own_ticks(node);
-    SigInfo::child(code, group.pid.global(), uid, status).with_times(user, system)
+    SigInfo::child(code, pid, uid, status).with_times(user, system)
 }
 
 /// What `wait` may report of a process that still lives.

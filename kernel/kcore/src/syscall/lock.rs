@@ -8,6 +8,7 @@ use super::{Context, UserPtr};
 use crate::Result;
 use crate::fs::file::{File, FileMode};
 use crate::fs::lock::{self, Kind, OwnerId, RangeLock, Wait};
+use crate::task::pid;
 
 /// flock(2).
 pub fn flock(cx: &mut Context<'_>, fd: i32, operation: u32) -> Result<usize> {
@@ -84,7 +85,7 @@ fn report(file: &File, pointer: UserPtr<Flock>, mut answer: Flock, wanted: &Rang
             answer.l_start = held.start.cast_signed();
             let to_end = held.end == i64::MAX.cast_unsigned();
             answer.l_len = if to_end { 0 } else { (held.end - held.start + 1).cast_signed() };
-            answer.l_pid = held.pid;
+            answer.l_pid = if held.pid < 0 { held.pid } else { pid::shown(held.pid) };
         }
     }
     pointer.write(&answer)?;

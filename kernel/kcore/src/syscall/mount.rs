@@ -10,6 +10,7 @@ use crate::Result;
 use crate::fs::mount::{Mount, MountNamespace, Path, Propagation, mnt, ms};
 use crate::fs::namei::{Last, lookup};
 use crate::fs::super_block::{MountRequest, find_type};
+use crate::ns::NsSet;
 use crate::task::{self, Creds};
 
 const MNT_FORCE: u32 = 1;
@@ -29,6 +30,17 @@ fn may_mount(creds: &Creds, namespace: &MountNamespace) -> Result<()> {
 /// The file systems that need no privilege but in one's own user namespace (Linux FS_USERNS_MOUNT); proc and sysfs show
 /// what belongs to the initial one.
 const FOR_EVERYBODY: [&str; 4] = ["tmpfs", "ramfs", "devpts", "mqueue"];
+
+/// `EPERM` without the right to mount this kind (Linux `mount_capable`). proc shows a PID namespace: whose that is may mount
+/// it, and see it all only where it is all seen already (`mount_too_revealing`).
+fn may_mount_type(creds: &Creds, set: &NsSet, kind: &str, flags: u32) -> Result<()> {
+    let may = match kind {
+        _ if creds.capable(CAP_SYS_ADMIN) || FOR_EVERYBODY.contains(&kind) => true,
+        "proc" => creds.ns_capable(&set.pid().owner, CAP_SYS_ADMIN) && set.mount().shows_all_of(kind, flags),
+        _ => false,
+    };
+    if may { Ok(()) } else { Err(Errno::EPERM) }
+}
 
 /// The flags of a mount from those of mount(2): relatime unless told otherwise.
 fn mount_flags(flags: u64) -> u32 {
@@ -79,9 +91,7 @@ pub fn mount(
         }
         let request = MountRequest { source: &source_text, options: &options, creds: &creds };
         let fs_type = find_type(&kind)?;
-        if !creds.capable(CAP_SYS_ADMIN) && !FOR_EVERYBODY.contains(&fs_type.name) {
-            return Err(Errno::EPERM);
-        }
+        may_mount_type(&creds, &cx.namespaces(), fs_type.name, mount_flags(flags))?;
         let sb = (fs_type.mount)(&request)?;
         if flags & ms::RDONLY != 0 {
             sb.set_read_only(true);

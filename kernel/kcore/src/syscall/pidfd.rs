@@ -74,7 +74,7 @@ pub fn pidfd_send_signal(
     }
     if let Some(signal) = signal {
         let info = given.unwrap_or_else(|| sender_info(cx, signal, SI_USER));
-        signal::send_process(&target.group, &info)?;
+        signal::send_process(&target.group, &signal::send::as_seen_by(&target, &info))?;
     }
     Ok(0)
 }

@@ -10,6 +10,7 @@ use abi::time::Timespec;
 
 use super::{Context, UserPtr};
 use crate::Result;
+use crate::signal::send::as_seen_by;
 use crate::signal::{self, DefaultAction, RestartBlock, UNBLOCKABLE, bit, default_action};
 use crate::task::tree::{NodeId, Tree};
 use crate::task::{self, OwnFields, Task, TaskState, group, tree};
@@ -35,7 +36,8 @@ pub(super) fn may_kill(cx: &Context<'_>, target: &Task, signal: Option<u32>) -> 
 
 pub(super) fn sender_info(cx: &Context<'_>, signal: u32, code: i32) -> SigInfo {
     let pid = cx.task.group.pid.number_in(cx.task.own_namespaces().pid());
-    SigInfo::user(signal, code, pid, cx.task.own_creds().uid)
+    let creds = cx.task.own_creds();
+    SigInfo::user(signal, code, pid, creds.user_ns.shown_uid(creds.uid))
 }
 
 /// kill(2).
@@ -51,7 +53,7 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
         pid if pid == cx.task.group.pid.number_in(cx.task.own_namespaces().pid()) => {
             // To oneself, which is always allowed.
             if let Some(signal) = signal_or_probe(signal)? {
-                let info = SigInfo::user(signal, s::SI_USER, pid, cx.task.own_creds().uid);
+                let info = sender_info(cx, signal, s::SI_USER);
                 signal::send_process(&cx.task.group, &info)?;
             }
             Ok(0)
@@ -64,7 +66,7 @@ pub fn kill(cx: &mut Context<'_>, pid: i32, signal: i32) -> Result<usize> {
                 return Err(Errno::EPERM);
             }
             if let Some(signal) = signal {
-                signal::send_process(&target.group, &sender_info(cx, signal, s::SI_USER))?;
+                signal::send_process(&target.group, &as_seen_by(&target, &sender_info(cx, signal, s::SI_USER)))?;
             }
             Ok(0)
         }
@@ -79,10 +81,11 @@ fn kill_group(cx: &Context<'_>, pgrp: i32, signal: i32) -> Result<usize> {
 
 /// kill(-1): everybody but init and the caller. Kernel threads are among them: they ignore it.
 fn kill_everybody(cx: &Context<'_>, signal: i32) -> Result<usize> {
+    let space = cx.task.group.pid.namespace().clone();
     let tree = tree::lock();
     let is_target = |id: &NodeId| {
         let group = &tree.node(*id).group;
-        group.pid.global() > 1 && !Arc::ptr_eq(group, &cx.task.group)
+        group.pid.number_in(&space) > 1 && !Arc::ptr_eq(group, &cx.task.group)
     };
     let targets: Vec<NodeId> = tree.processes().filter(is_target).collect();
     kill_all(cx, &tree, &targets, signal)
@@ -102,7 +105,8 @@ fn kill_all(cx: &Context<'_>, tree: &Tree, targets: &[NodeId], signal: i32) -> R
             continue;
         }
         if let Some(signal) = signal {
-            signal::send::process_with_tree(tree, &node.group, &sender_info(cx, signal, s::SI_USER))?;
+            let info = as_seen_by(target, &sender_info(cx, signal, s::SI_USER));
+            signal::send::process_with_tree(tree, &node.group, &info)?;
         }
         outcome = Ok(0);
     }
@@ -132,7 +136,7 @@ fn kill_thread(cx: &Context<'_>, tgid: Option<i32>, tid: i32, signal: i32) -> Re
         return Err(Errno::EPERM);
     }
     if let Some(signal) = signal {
-        signal::send_thread(&target, &sender_info(cx, signal, s::SI_TKILL))?;
+        signal::send_thread(&target, &as_seen_by(&target, &sender_info(cx, signal, s::SI_TKILL)))?;
     }
     Ok(0)
 }
@@ -159,7 +163,7 @@ pub fn rt_sigqueueinfo(cx: &mut Context<'_>, pid: i32, signal: i32, info: UserPt
     }
     if let Some(signal) = signal {
         info.set_signal(signal);
-        signal::send_process(&target.group, &info)?;
+        signal::send_process(&target.group, &as_seen_by(&target, &info))?;
     }
     Ok(0)
 }
@@ -193,7 +197,7 @@ pub fn rt_tgsigqueueinfo(
     }
     if let Some(signal) = signal {
         info.set_signal(signal);
-        signal::send_thread(&target, &info)?;
+        signal::send_thread(&target, &as_seen_by(&target, &info))?;
     }
     Ok(0)
 }

@@ -62,6 +62,7 @@ pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_CHILD_SETTID
     | c::CLONE_IO
     | c::CLONE_NEWNS
+    | c::CLONE_NEWPID
     | c::CLONE_NEWUSER
     | c::CLONE_NEWUTS
     | c::CLONE_CLEAR_SIGHAND;
@@ -101,7 +102,11 @@ pub fn validate(args: &CloneArgs<'_>) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     // The threads of a process have one PID namespace and one set of credentials' users.
-    if has(c::CLONE_THREAD) && has(c::CLONE_NEWUSER | c::CLONE_NEWPID) {
+    let goes_elsewhere = || {
+        let set = current().namespaces();
+        !Arc::ptr_eq(set.pid(), set.pid_for_children())
+    };
+    if has(c::CLONE_THREAD) && (has(c::CLONE_NEWUSER | c::CLONE_NEWPID) || goes_elsewhere()) {
         return Err(Errno::EINVAL);
     }
     // A pidfd is a process; the bit of CLONE_DETACHED is kept for it.
@@ -185,7 +190,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame, is_event: bool) -> 
         }
         Arc::new(copy)
     };
-    let namespaces = ns::copy(&parent, &creds, args.flags, &fs)?;
+    let namespaces = ns::of_child(ns::copy(&parent, &creds, args.flags, &fs)?);
     let mut child_registers = *registers;
     child_registers.x[0] = 0;
     if args.stack != 0 {
@@ -346,7 +351,7 @@ fn publish(child: &Arc<Task>, args: &CloneArgs<'_>, traced_like_parent: bool) ->
     }
     super::seccomp::inherit(&parent, child);
     child.group.live.fetch_add(1, Ordering::SeqCst);
-    child.pid().attach(child);
+    child.pid().attach_new(child);
     if traced_like_parent && parent.ptrace.is_traced() {
         ptrace::attach::inherit(&parent, child);
     }

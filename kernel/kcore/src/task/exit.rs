@@ -9,7 +9,7 @@ use abi::signal::SigInfo;
 
 use super::ptrace::attach::Unlinked;
 use super::tree::{self, ExitState, NO_NODE, NodeId, Tree};
-use super::{Task, TaskState, coredump, current, flags, group, limits, ptrace};
+use super::{Task, TaskState, coredump, current, flags, group, limits, ptrace, zap};
 use crate::sched;
 use crate::signal;
 use crate::syscall::UserPtr;
@@ -62,7 +62,7 @@ fn leave(status: i32) {
     if last {
         // Without an exit_group the last thread decides for the process (Linux `synchronize_group_exit`).
         task.group.signals.state.lock().exiting.get_or_insert(status);
-        if task.group.pid.own_number() == 1 && !task.is_kernel_thread() {
+        if task.group.pid.global() == 1 {
             panic!("Attempted to kill init! exitcode={status:#010x}");
         }
         task.group.timers.exit();
@@ -72,9 +72,12 @@ fn leave(status: i32) {
     drop(task.replace_files(None));
     drop(task.replace_fs(None));
     // The last user of a namespace takes it apart, which may sleep.
-    drop(task.replace_namespaces(crate::ns::initial()));
+    drop(task.replace_namespaces(crate::ns::of_zombie(&task.namespaces())));
     if last {
         disassociate_terminal(&task);
+    }
+    if last && task.group.pid.own_number() == 1 {
+        zap::end_namespace(&task);
     }
     sched::account_current();
     notify(&task, last);
@@ -287,18 +290,19 @@ fn tell_parent(tree: &Tree, id: NodeId) -> bool {
     // clone(2) takes any byte as exit signal; what is no signal is not sent.
     if (1..=signal::COUNT).contains(&exit_signal) && !ignored {
         // Sent as by the child: an init without a handler does not die of it. A full queue still records the fact.
-        let _ = signal::send::process_with_tree(tree, parent_group, &exit_info(node, exit_signal));
+        let _ = signal::send::process_with_tree(tree, parent_group, &exit_info(tree, node, exit_signal));
     }
     parent_group.child_changed.wake_all();
     autoreap
 }
 
-/// The siginfo about a zombie.
-fn exit_info(node: &tree::Node, exit_signal: u32) -> SigInfo {
+/// The siginfo about a zombie, for its parent.
+fn exit_info(tree: &Tree, node: &tree::Node, exit_signal: u32) -> SigInfo {
     let (code, value) = code_and_status(wait_status(node));
-    let uid = node.group.leader().map_or(0, |leader| leader.creds().uid);
+    let parent = tree.node(node.parent).threads.first();
+    let (pid, uid) = parent.map_or((0, 0), |parent| node.identity_seen_by(parent));
     let (user, system) = super::wait::own_ticks(node);
-    SigInfo::child_with(exit_signal, code, node.group.pid.global(), uid, value).with_times(user, system)
+    SigInfo::child_with(exit_signal, code, pid, uid, value).with_times(user, system)
 }
 
 /// CLD_* and `si_status` of a wait status.
@@ -374,24 +378,30 @@ fn tell_of_parent_death(tree: &Tree, child: NodeId, parent: &Task) {
     for thread in &node.threads {
         let wanted = thread.parent_death_signal.load(Ordering::Relaxed);
         if wanted != 0 && signal::send::permitted(parent, thread) {
-            let info = SigInfo::user(wanted, s::SI_USER, parent.tgid(), parent.creds().uid);
+            let number = parent.group.pid.number_in(thread.group.pid.namespace());
+            let uid = thread.creds().user_ns.shown_uid(parent.creds().uid);
+            let info = SigInfo::user(wanted, s::SI_USER, number, uid);
             // A full queue still records the fact.
             let _ = signal::send::process_with_tree(tree, &node.group, &info);
         }
     }
 }
 
+/// The process that adopts the children of `id`: the nearest subreaper among its ancestors in its PID namespace, else the
+/// init of that.
 fn find_reaper(tree: &Tree, id: NodeId) -> NodeId {
+    let space = tree.node(id).group.pid.namespace();
     let mut ancestor = tree.node(id).parent;
     while ancestor != NO_NODE {
         let node = tree.node(ancestor);
-        if node.exit_state == ExitState::Alive
-            && (node.group.is_subreaper.load(Ordering::Relaxed) || node.group.pid.own_number() == 1)
-        {
+        // Who came in by setns(2) has ancestors elsewhere.
+        if !Arc::ptr_eq(node.group.pid.namespace(), space) {
+            break;
+        }
+        if node.exit_state == ExitState::Alive && node.group.is_subreaper.load(Ordering::Relaxed) {
             return ancestor;
         }
         ancestor = node.parent;
     }
-    let init = crate::ns::initial_pid_namespace().find(1).and_then(|pid| pid.task());
-    init.and_then(|init| tree.find(&init.group)).filter(|init| *init != id).unwrap_or(NO_NODE)
+    space.init().and_then(|init| tree.find(&init)).filter(|init| *init != id).unwrap_or(NO_NODE)
 }

@@ -30,7 +30,7 @@ pub(crate) fn create(name: &str, cpu: Option<usize>, nice: i32, start: Start) ->
     limits::recharge_thread(u32::MAX, 0);
     let mut tree = tree::lock();
     task.group.live.store(1, Ordering::SeqCst);
-    pid.attach(&task);
+    pid.attach_new(&task);
     let kthreadd = crate::ns::initial_pid_namespace().find(2).and_then(|pid| pid.task());
     let parent = kthreadd.and_then(|task| tree.find(&task.group)).unwrap_or(tree::NO_NODE);
     let none = crate::ns::no_pid();

@@ -26,6 +26,7 @@ pub mod unshare;
 pub mod usage;
 pub mod wait;
 pub mod yama;
+mod zap;
 
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -7,16 +7,17 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use abi::Errno;
 use abi::capability::{CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN};
 use hal::sync::IrqLock;
 
 use super::numbers::Numbers;
-use super::{Creds, Task};
+use super::{Creds, Task, TaskState, ThreadGroup};
 use crate::Result;
-use crate::sync::order;
+use crate::ns::user::UserNs;
+use crate::sync::{WaitQueue, order};
 
 /// The default of `/proc/sys/kernel/pid_max`: PIDs are below it.
 pub const PID_MAX_DEFAULT: i32 = 32768;
@@ -38,6 +39,10 @@ pub struct Pid {
 
 /// A space of process numbers.
 pub struct PidNamespace {
+    /// The number of its file; `None` for the initial one.
+    ino: Option<u64>,
+    /// Whose capabilities count for it.
+    pub owner: UserNs,
     /// 0 for the initial one.
     level: usize,
     /// Enclosing namespaces, root first.
@@ -45,7 +50,17 @@ pub struct PidNamespace {
     table: IrqLock<Table>,
     /// PIDs are below this.
     pub pid_max: AtomicI32,
+    /// The process that adopts orphans, number 1; its end is the end of all in the namespace.
+    init: IrqLock<Weak<ThreadGroup>>,
+    /// No process may come in any more: its init ends.
+    is_closed: AtomicBool,
+    /// Threads in it, those of namespaces below included; and who waits for them to go.
+    threads: AtomicUsize,
+    emptied: WaitQueue,
 }
+
+/// PID namespaces nest so deep below the initial one (Linux `MAX_PID_NS_LEVEL`).
+const MAX_LEVEL: usize = 32;
 
 struct Table {
     /// The live identities. A number that was just taken is not here yet.
@@ -57,16 +72,68 @@ struct Table {
 impl PidNamespace {
     /// The initial namespace.
     pub fn initial() -> Arc<Self> {
-        Self::with_ancestors(Vec::new())
+        Self::with_ancestors(Vec::new(), None, UserNs::initial())
     }
 
-    fn with_ancestors(ancestors: Vec<Arc<PidNamespace>>) -> Arc<Self> {
+    /// One in `parent` (CLONE_NEWPID): `ENOSPC` when they nest too deep, `EINVAL` for an owner that is not in the owner of
+    /// the parent (Linux `create_pid_namespace`).
+    pub fn create(parent: &Arc<Self>, owner: UserNs) -> Result<Arc<Self>> {
+        if !owner.is_in(&parent.owner) {
+            return Err(Errno::EINVAL);
+        }
+        if parent.level >= MAX_LEVEL {
+            return Err(Errno::ENOSPC);
+        }
+        let mut ancestors = parent.ancestors.clone();
+        ancestors.push(parent.clone());
+        Ok(Self::with_ancestors(ancestors, Some(crate::ns::next_ino()), owner))
+    }
+
+    fn with_ancestors(ancestors: Vec<Arc<PidNamespace>>, ino: Option<u64>, owner: UserNs) -> Arc<Self> {
         Arc::new(Self {
+            ino,
+            owner,
+            init: IrqLock::new(order::PIDS, Weak::new()),
+            is_closed: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
+            emptied: WaitQueue::new(),
             level: ancestors.len(),
             ancestors,
             table: IrqLock::new(order::PIDS, Table::new()),
             pid_max: AtomicI32::new(PID_MAX_DEFAULT),
         })
+    }
+
+    /// The number of its file, unless it is the initial one.
+    pub fn ino(&self) -> Option<u64> {
+        self.ino
+    }
+
+    /// The namespace around it.
+    pub fn parent(&self) -> Option<&Arc<PidNamespace>> {
+        self.ancestors.last()
+    }
+
+    /// Whether it is `ancestor` or lies in it.
+    pub fn is_in(&self, ancestor: &PidNamespace) -> bool {
+        core::ptr::eq(self, ancestor) || self.ancestors.iter().any(|outer| core::ptr::eq(&**outer, ancestor))
+    }
+
+    /// The process that adopts orphans: number 1.
+    pub fn init(&self) -> Option<Arc<ThreadGroup>> {
+        self.init.lock().upgrade()
+    }
+
+    /// No process comes in any more, because init ends (Linux `disable_pid_allocation`).
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Sleeps until only `count` threads are left in it.
+    pub fn wait_for_threads(&self, count: usize) {
+        let is_empty = || self.threads.load(Ordering::SeqCst) <= count;
+        let outcome = self.emptied.wait_event(TaskState::Uninterruptible, is_empty);
+        debug_assert!(outcome.is_ok(), "an uninterruptible sleep ends only with its condition");
     }
 
     /// The live identity with this number.
@@ -91,7 +158,9 @@ impl PidNamespace {
     }
 
     /// Reserves the next free number: cyclic, from 300 after the first wrap (Linux `idr_alloc_cyclic` in `alloc_pid`).
+    /// `ENOMEM` when init has ended (pid_namespaces(7)).
     fn reserve(&self) -> Result<i32> {
+        self.check_open()?;
         let max = self.pid_max.load(Ordering::Relaxed);
         let mut table = self.table.lock();
         for from in [table.last + 1, RESERVED_PIDS.min(max - 1)] {
@@ -111,9 +180,11 @@ impl PidNamespace {
         if number < 1 || number >= self.pid_max.load(Ordering::Relaxed) || number != 1 && self.find(1).is_none() {
             return Err(Errno::EINVAL);
         }
-        if !creds.capable(CAP_CHECKPOINT_RESTORE) && !creds.capable(CAP_SYS_ADMIN) {
+        let may = |capability| creds.ns_capable(&self.owner, capability);
+        if !may(CAP_CHECKPOINT_RESTORE) && !may(CAP_SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
+        self.check_open()?;
         let mut table = self.table.lock();
         if table.free_in(number, number + 1).is_none() {
             return Err(Errno::EEXIST);
@@ -122,7 +193,15 @@ impl PidNamespace {
         Ok(number)
     }
 
+    fn check_open(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::SeqCst) { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// A number is free again. With that of init, which may never have run, the namespace is at its end.
     fn release(&self, number: i32) {
+        if number == 1 && self.level > 0 {
+            self.close();
+        }
         let mut table = self.table.lock();
         table.pids.remove(&number);
         table.taken.remove(number.unsigned_abs() as usize);
@@ -201,6 +280,12 @@ impl Pid {
         }
     }
 
+    /// The numbers from `namespace` on inwards; none if it is not visible from there.
+    pub fn numbers_from(&self, namespace: &PidNamespace) -> impl Iterator<Item = i32> + '_ {
+        let visible = self.number_in(namespace) != 0;
+        self.numbers.iter().skip(if visible { namespace.level } else { usize::MAX }).map(|number| number.value)
+    }
+
     /// The namespace that the identity was made in.
     pub fn namespace(&self) -> &Arc<PidNamespace> {
         &self.numbers[self.numbers.len() - 1].namespace
@@ -216,6 +301,17 @@ impl Pid {
         self.task.lock().upgrade()
     }
 
+    /// The identity of a new task: counted in its namespaces, of which it is perhaps the init.
+    pub(super) fn attach_new(&self, task: &Arc<Task>) {
+        self.attach(task);
+        for number in &self.numbers {
+            number.namespace.threads.fetch_add(1, Ordering::SeqCst);
+            if number.value == 1 {
+                *number.namespace.init.lock() = Arc::downgrade(&task.group);
+            }
+        }
+    }
+
     /// Gives it to `task`; exec hands the leader's identity to the thread that called (de_thread).
     pub(super) fn attach(&self, task: &Arc<Task>) {
         let old = core::mem::replace(&mut *self.task.lock(), Arc::downgrade(task));
@@ -226,7 +322,23 @@ impl Pid {
     pub(super) fn detach(&self) {
         let old = core::mem::take(&mut *self.task.lock());
         drop(old);
+        for number in &self.numbers {
+            let namespace = &number.namespace;
+            namespace.threads.fetch_sub(1, Ordering::SeqCst);
+            if namespace.is_closed.load(Ordering::SeqCst) {
+                namespace.emptied.wake_all();
+            }
+        }
     }
+}
+
+/// The number by which the current task's PID namespace shows what is `global` in the initial one; 0: it does not.
+pub fn shown(global: i32) -> i32 {
+    let own = super::current().namespaces();
+    if own.pid().level == 0 {
+        return global;
+    }
+    crate::ns::initial_pid_namespace().find(global).map_or(0, |pid| pid.number_in(own.pid()))
 }
 
 impl Drop for Pid {

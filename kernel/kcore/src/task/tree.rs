@@ -75,6 +75,14 @@ pub struct Node {
     links: [Link; 3],
 }
 
+impl Node {
+    /// PID and real user id by which `other` knows the process: in its own namespaces.
+    pub fn identity_seen_by(&self, other: &Task) -> (i32, u32) {
+        let kuid = self.group.leader().map_or(0, |leader| leader.creds().uid);
+        (self.group.pid.number_in(other.group.pid.namespace()), other.creds().user_ns.shown_uid(kuid))
+    }
+}
+
 /// The table.
 pub struct Tree {
     nodes: Vec<Option<Node>>,

@@ -127,6 +127,18 @@ impl MountNamespace {
         self.list.state.lock().mounts.values().cloned().collect()
     }
 
+    /// Whether a file system of this kind is mounted with nothing of it hidden by what cannot be taken away (Linux
+    /// `mnt_already_visible`).
+    pub fn shows_all_of(&self, kind: &str, flags: u32) -> bool {
+        let is_whole = |mount: &Arc<Mount>| {
+            mount.sb.fs_type.name == kind
+                && mount.may_become(flags | mount.flags() & mnt::ATIME)
+                && mount.sb.root().is_ok_and(|root| Arc::ptr_eq(&root, &mount.root))
+                && !mount.children().iter().any(|child| child.is_locked() && !is_empty_place(child))
+        };
+        self.mounts().iter().any(is_whole)
+    }
+
     /// How often it changed, and where to wait for the next change (poll(2) of `/proc/PID/mounts`).
     pub fn events(&self) -> (u64, &WaitQueue) {
         (self.list.events.load(Ordering::Acquire), &self.list.changed)
@@ -351,6 +363,11 @@ impl Drop for MountNamespace {
             tree::unmount_tree(&tree, &root, false);
         }
     }
+}
+
+/// Whether what a mount covers is a directory that is made to be mounted on: nothing is hidden.
+fn is_empty_place(mount: &Mount) -> bool {
+    mount.mountpoint().is_some_and(|at| at.dentry.inode().ops().is_for_mounts())
 }
 
 /// A directory is mounted on a directory, anything else on something else: `ENOTDIR`.

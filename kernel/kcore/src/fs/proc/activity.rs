@@ -31,8 +31,7 @@ fn push_time(text: &mut Text, name: &str, ns: u64) {
 
 /// `/proc/PID/sched`.
 pub(super) fn sched(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let namespaces = current().namespaces();
-    let number = subject.pid.number_in(namespaces.pid());
+    let number = subject.pid.number_in(&subject.space);
     let threads = task.group.live.load(Ordering::Relaxed).max(1);
     text.str(&task.comm()).str(" (").int(i64::from(number)).str(", #threads: ").num(u64::from(threads)).str(")\n");
     text.repeat(b'-', 67);
@@ -65,9 +64,8 @@ pub(super) fn reset_sched(task: &Arc<Task>, _: &[u8]) -> Result<()> {
 }
 
 /// `/proc/PID/timers`: the POSIX timers of the process.
-pub(super) fn timers(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let namespaces = current().namespaces();
-    let pid = task.group.pid.number_in(namespaces.pid());
+pub(super) fn timers(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
+    let pid = task.group.pid.number_in(&subject.space);
     for timer in process_timers::list(&task.group) {
         let (how, kind, number) = match timer.thread {
             _ if timer.signal == 0 => ("none", "pid", pid),
@@ -136,13 +134,12 @@ pub(super) fn stack(_: &Subject, _: &Arc<Task>, _: &mut Text) -> Result<()> {
 }
 
 /// `/proc/PID/task/TID/children`: the children that this thread made, each with a space behind it.
-pub(super) fn children(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let namespaces = current().namespaces();
+pub(super) fn children(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
     let mut numbers: Vec<i32> = {
         let tree = tree::lock();
         let Some(id) = tree.find(&task.group) else { return Ok(()) };
         let own = tree.children(id).filter(|child| tree.node(*child).parent_thread == task.tid());
-        own.map(|child| tree.node(child).group.pid.number_in(namespaces.pid())).collect()
+        own.map(|child| tree.node(child).group.pid.number_in(&subject.space)).collect()
     };
     // Linux lists the oldest first.
     numbers.sort_unstable();

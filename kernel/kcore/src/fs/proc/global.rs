@@ -10,7 +10,7 @@ use super::text::Text;
 use super::{Entry, Node, sysctl};
 use crate::Result;
 use crate::fs::{chrdev, super_block};
-use crate::task::{current, tree};
+use crate::task::{PidNamespace, current, tree};
 use crate::{sched, time, tty, version};
 
 const TICK_NS: u64 = 10_000_000;
@@ -44,9 +44,8 @@ pub(super) static ENTRIES: &[Entry] = &[
 
 static TTY_ENTRIES: &[Entry] = &[Entry::text("drivers", tty_drivers)];
 
-fn self_link(text: &mut Text) -> Result<()> {
-    let task = current();
-    let number = task.group.pid.number_in(task.namespaces().pid());
+fn self_link(space: &PidNamespace, text: &mut Text) -> Result<()> {
+    let number = current().group.pid.number_in(space);
     if number == 0 {
         return Err(Errno::ENOENT);
     }
@@ -54,14 +53,13 @@ fn self_link(text: &mut Text) -> Result<()> {
     Ok(())
 }
 
-fn thread_self_link(text: &mut Text) -> Result<()> {
-    self_link(text)?;
-    let task = current();
-    text.str("/task/").int(i64::from(task.pid().number_in(task.namespaces().pid())));
+fn thread_self_link(space: &PidNamespace, text: &mut Text) -> Result<()> {
+    self_link(space, text)?;
+    text.str("/task/").int(i64::from(current().pid().number_in(space)));
     Ok(())
 }
 
-fn mounts_link(text: &mut Text) -> Result<()> {
+fn mounts_link(_: &PidNamespace, text: &mut Text) -> Result<()> {
     text.str("self/mounts");
     Ok(())
 }

@@ -64,15 +64,24 @@ const NAMESPACES: [(&str, Kind); 10] = [
 
 pub(super) fn lookup_namespace(dir: &Arc<Inode>, subject: &Subject, name: &[u8]) -> Result<Arc<Inode>> {
     let found = NAMESPACES.iter().enumerate().find(|(_, (entry, ..))| entry.as_bytes() == name);
-    let (index, (_, kind)) = found.ok_or(Errno::ENOENT)?;
+    let (index, (name, kind)) = found.ok_or(Errno::ENOENT)?;
     let number = ino_of(subject.pid.global(), 64 + index as u64);
     let parts = owned_parts(&*subject.task()?, number, S_IFLNK | 0o777);
-    Ok(Inode::new(dir.sb.clone(), parts, Box::new(NamespaceLink { subject: subject.clone(), kind: *kind })))
+    Ok(Inode::new(
+        dir.sb.clone(),
+        parts,
+        Box::new(NamespaceLink {
+            subject: subject.clone(),
+            kind: *kind,
+            is_for_children: name.ends_with("_for_children"),
+        }),
+    ))
 }
 
 struct NamespaceLink {
     subject: Subject,
     kind: Kind,
+    is_for_children: bool,
 }
 
 impl NamespaceLink {
@@ -82,6 +91,11 @@ impl NamespaceLink {
         let keeps = matches!(self.kind, Kind::User | Kind::Pid);
         if task.has_flag(flags::EXITING) && !keeps {
             return Err(Errno::ENOENT);
+        }
+        if self.is_for_children && self.kind == Kind::Pid {
+            let pids = task.namespaces().pid_for_children().clone();
+            // Not before its first process.
+            return pids.init().map(|_| Namespace::Pid(pids)).ok_or(Errno::ENOENT);
         }
         Ok(Namespace::of(&task, self.kind))
     }

@@ -36,7 +36,7 @@ use super::super_block::{FsType, MountRequest, SuperBlock};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
-use crate::task::{AccessMode, OwnFields, Task, current, ptrace_may_access, tree};
+use crate::task::{AccessMode, PidNamespace, Task, current, ptrace_may_access, tree};
 use options::ProcSuper;
 pub use process::process_of_directory;
 use text::Text;
@@ -68,8 +68,8 @@ pub enum Node {
     Text(Show),
     /// A text that can be written: the function gets what one write(2) wrote.
     Setting(Show, Store),
-    /// A symbolic link.
-    Link(Show),
+    /// A symbolic link, in an instance of this PID namespace.
+    Link(fn(&PidNamespace, &mut Text) -> Result<()>),
     /// A directory.
     Dir(&'static [Entry]),
     /// A file with operations of its own.
@@ -85,7 +85,7 @@ impl Entry {
         Self { name, mode: 0o644, node: Node::Setting(show, store) }
     }
 
-    pub(super) const fn link(name: &'static str, target: Show) -> Self {
+    pub(super) const fn link(name: &'static str, target: fn(&PidNamespace, &mut Text) -> Result<()>) -> Self {
         Self { name, mode: 0o777, node: Node::Link(target) }
     }
 
@@ -108,21 +108,28 @@ hal::global! {
     static INSTANCE: spin::Once<Arc<SuperBlock>> = spin::Once::new();
 }
 
-/// Mounts without options show one instance: there is one PID namespace. Options are an instance's own (Linux 5.8).
+/// Mounts of the initial PID namespace without options show one instance. Options are an instance's own (Linux 5.8); so is
+/// the namespace of who mounts.
 fn mount(request: &MountRequest<'_>) -> Result<Arc<SuperBlock>> {
     let make = |ops| {
         let sb = SuperBlock::new(&PROC, PROC_SUPER_MAGIC, Box::new(ops));
         let root = Inode::new(sb.clone(), InodeParts::new(1, S_IFDIR | 0o555), Box::new(Root));
         // Numbers below are the fixed entries'.
         sb.set_root(Dentry::new_root(root));
+        sb
+    };
+    let space = current().namespaces().pid().clone();
+    let is_plain = request.options.is_empty() && space.ino().is_none();
+    let ops = ProcSuper::new(space, request.options)?;
+    if !is_plain {
+        return Ok(make(ops));
+    }
+    let make_once = || {
+        let sb = make(ops);
         sb.pin();
         sb
     };
-    let ops = ProcSuper::new(request.options)?;
-    if !request.options.is_empty() {
-        return Ok(make(ops));
-    }
-    Ok(INSTANCE.call_once(|| make(ops)).clone())
+    Ok(INSTANCE.call_once(make_once).clone())
 }
 
 /// An inode for a fixed entry.
@@ -139,15 +146,19 @@ fn no_setattr() -> Result<()> {
 pub(super) struct Fixed(pub(super) &'static Entry);
 
 impl InodeOps for Fixed {
+    fn is_for_mounts(&self) -> bool {
+        matches!(self.0.node, Node::Dir([]))
+    }
+
     fn lookup(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Arc<Inode>> {
         let Node::Dir(entries) = &self.0.node else { return Err(Errno::ENOTDIR) };
         find(entries, name).map(|entry| inode_for(&dir.sb, entry))
     }
 
-    fn follow_link(&self, _inode: &Arc<Inode>) -> Result<LinkTarget> {
+    fn follow_link(&self, inode: &Arc<Inode>) -> Result<LinkTarget> {
         let Node::Link(target) = self.0.node else { return Err(Errno::EINVAL) };
         let mut text = Text::new();
-        target(&mut text)?;
+        target(&options::space_of(&inode.sb), &mut text)?;
         Ok(LinkTarget::Text(Arc::from(text.into_bytes())))
     }
 
@@ -269,7 +280,7 @@ impl InodeOps for Root {
         // Numbers first: they are what is looked up all the time.
         if name.first().is_some_and(u8::is_ascii_digit) {
             let number = process::parse_pid(name).ok_or(Errno::ENOENT)?;
-            let pid = current().own_namespaces().pid_for_lookup().find(number).ok_or(Errno::ENOENT)?;
+            let pid = options::find(&dir.sb, number).ok_or(Errno::ENOENT)?;
             return process::directory(dir, pid, process::Scope::Process);
         }
         find(global::ENTRIES, name).map(|entry| inode_for(&dir.sb, entry))
@@ -297,8 +308,7 @@ impl libfs::Listing for RootDir {
             return Ok(());
         }
         let from = i32::try_from(offset.saturating_sub(FIRST_PROCESS)).unwrap_or(i32::MAX).max(1);
-        let namespaces = current().own_namespaces();
-        let numbers = tree::lock().numbers_from(namespaces.pid(), from);
+        let numbers = tree::lock().numbers_from(&options::space_of(&file.inode().sb), from);
         let hides = options::hides(&file.inode().sb);
         let mut room = [0; text::DIGITS];
         for number in numbers {

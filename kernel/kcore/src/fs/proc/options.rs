@@ -1,5 +1,6 @@
 //! Mount options of `/proc`: `hidepid` and `gid` (proc(5), "Mount options").
 
+use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +10,7 @@ use abi::Errno;
 use super::may_look_into;
 use crate::Result;
 use crate::fs::super_block::{SuperBlock, SuperOps};
-use crate::task::{Task, current};
+use crate::task::{Pid, PidNamespace, Task, current};
 
 /// What other people's processes show (Linux `enum proc_hidepid`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -33,6 +34,8 @@ const NAMES: [(&str, &str, Hide); 4] = [
 
 /// An instance of `/proc`.
 pub(super) struct ProcSuper {
+    /// The namespace whose processes it shows.
+    pub(super) space: Arc<PidNamespace>,
     hide: AtomicU32,
     /// Members see everything.
     gid: AtomicU32,
@@ -40,8 +43,8 @@ pub(super) struct ProcSuper {
 
 impl ProcSuper {
     /// With the options of mount(2).
-    pub(super) fn new(options: &[u8]) -> Result<Self> {
-        let new = Self { hide: AtomicU32::new(0), gid: AtomicU32::new(0) };
+    pub(super) fn new(space: Arc<PidNamespace>, options: &[u8]) -> Result<Self> {
+        let new = Self { space, hide: AtomicU32::new(0), gid: AtomicU32::new(0) };
         new.set(options)?;
         Ok(new)
     }
@@ -97,6 +100,19 @@ fn instance_of(sb: &SuperBlock) -> Option<&ProcSuper> {
     any.downcast_ref()
 }
 
+/// The PID namespace that an instance shows.
+pub(super) fn space_of(sb: &SuperBlock) -> Arc<PidNamespace> {
+    instance_of(sb).map_or_else(crate::ns::initial_pid_namespace, |instance| instance.space.clone())
+}
+
+/// The identity with a number in the namespace that an instance shows.
+pub(super) fn find(sb: &SuperBlock, number: i32) -> Option<Arc<Pid>> {
+    match instance_of(sb) {
+        Some(instance) => instance.space.find(number),
+        None => None,
+    }
+}
+
 /// Whether anything is hidden in this instance.
 pub(super) fn hides(sb: &SuperBlock) -> bool {
     instance_of(sb).is_some_and(|instance| instance.hide.load(Ordering::Relaxed) != 0)
@@ -104,7 +120,7 @@ pub(super) fn hides(sb: &SuperBlock) -> bool {
 
 /// Whether the process with this number is not to be listed for the current one.
 pub(super) fn is_hidden(sb: &SuperBlock, number: i32) -> bool {
-    let task = current().namespaces().pid_for_lookup().find(number).and_then(|pid| pid.task());
+    let task = space_of(sb).find(number).and_then(|pid| pid.task());
     task.is_some_and(|task| !shows(sb, &task, Hide::Existence))
 }
 
@@ -135,7 +151,7 @@ pub(super) fn may_enter(sb: &SuperBlock, task: &Task) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hide, ProcSuper};
+    use super::{Hide, PidNamespace, ProcSuper};
     use crate::Errno;
     use crate::fs::super_block::SuperOps;
 
@@ -148,14 +164,14 @@ mod tests {
             (b"gid=7,hidepid=invisible", Hide::Existence, ",gid=7,hidepid=invisible"),
             (b"hidepid=4", Hide::NotTraceable, ",hidepid=ptraceable"),
         ] {
-            let proc = ProcSuper::new(text).unwrap();
+            let proc = ProcSuper::new(PidNamespace::initial(), text).unwrap();
             assert_eq!(proc.hide(), hide);
             let mut out = String::new();
             proc.show_options(&mut out).unwrap();
             assert_eq!(out, shown);
         }
         for bad in [&b"hidepid=3"[..], b"hidepid", b"gid=x", b"nonsense", b"hidepid=1,foo=2"] {
-            assert_eq!(ProcSuper::new(bad).err(), Some(Errno::EINVAL));
+            assert_eq!(ProcSuper::new(PidNamespace::initial(), bad).err(), Some(Errno::EINVAL));
         }
     }
 }

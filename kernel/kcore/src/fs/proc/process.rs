@@ -24,7 +24,7 @@ use crate::fs::libfs::{self, OpenDir, shared};
 use crate::io::{IoDst, IoSrc};
 use crate::ns::user::MapKind;
 use crate::sync::Mutex;
-use crate::task::{Pid, Task, current, tree};
+use crate::task::{Pid, PidNamespace, Task, tree};
 
 /// Whether a directory speaks of the process or of one thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +42,8 @@ pub struct Subject {
     pub pid: Arc<Pid>,
     /// Process or thread.
     pub scope: Scope,
+    /// The PID namespace that the instance of /proc shows: numbers are its.
+    pub space: Arc<PidNamespace>,
 }
 
 impl Subject {
@@ -209,7 +211,11 @@ pub(super) fn directory(parent: &Arc<Inode>, pid: Arc<Pid>, scope: Scope) -> Res
     let number = pid.global();
     let entry = if scope == Scope::Process { 0 } else { 1 };
     let parts = owned_parts(&task, ino_of(number, entry), S_IFDIR | 0o555);
-    Ok(Inode::new(parent.sb.clone(), parts, Box::new(Directory(Subject { pid, scope }))))
+    Ok(Inode::new(
+        parent.sb.clone(),
+        parts,
+        Box::new(Directory(Subject { pid, scope, space: options::space_of(&parent.sb) })),
+    ))
 }
 
 /// `/proc/PID`.
@@ -254,7 +260,7 @@ struct DirectoryFile(Subject);
 
 /// The process whose `/proc/PID` an open directory is: pidfd_send_signal(2) takes such a descriptor too.
 pub fn process_of_directory(file: &File) -> Option<Arc<Pid>> {
-    let Subject { pid, scope } = &file.ops_as::<OpenDir<DirectoryFile>>()?.0.0;
+    let Subject { pid, scope, .. } = &file.ops_as::<OpenDir<DirectoryFile>>()?.0.0;
     (*scope == Scope::Process).then(|| pid.clone())
 }
 
@@ -385,7 +391,7 @@ fn threads_of(subject: &Subject) -> Result<Vec<Arc<Pid>>> {
 
 fn lookup_thread(dir: &Arc<Inode>, subject: &Subject, name: &[u8]) -> Result<Arc<Inode>> {
     let number = parse_pid(name).ok_or(Errno::ENOENT)?;
-    let pid = current().namespaces().pid_for_lookup().find(number).ok_or(Errno::ENOENT)?;
+    let pid = subject.space.find(number).ok_or(Errno::ENOENT)?;
     let thread = pid.task().ok_or(Errno::ENOENT)?;
     if !Arc::ptr_eq(&thread.group, &subject.task()?.group) {
         return Err(Errno::ENOENT);
@@ -398,9 +404,8 @@ struct TaskListing(Subject);
 
 impl libfs::Listing for TaskListing {
     fn list(&self, _file: &File, sink: &mut dyn DirSink, offset: &mut u64) -> Result<()> {
-        let namespaces = current().namespaces();
         for pid in threads_of(&self.0)? {
-            let number = pid.number_in(namespaces.pid());
+            let number = pid.number_in(&self.0.space);
             let at = u64::from(number.unsigned_abs()) + 2;
             if number == 0 || at < *offset {
                 continue;

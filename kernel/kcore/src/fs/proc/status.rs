@@ -16,7 +16,7 @@ use crate::Result;
 use crate::mm::Mm;
 use crate::mm::space::Marks;
 use crate::task::usage::{self, Usage};
-use crate::task::{PidNamespace, Task, TaskState, current, tree};
+use crate::task::{PidNamespace, Task, TaskState, current, group, tree};
 
 /// Nanoseconds in a clock tick of user space (USER_HZ is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -87,8 +87,7 @@ fn push_comm(text: &mut Text, task: &Task, escape_newlines: bool) {
 
 /// `/proc/PID/stat`: 52 fields.
 pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let namespaces = current().namespaces();
-    let relations = Relations::of(task, namespaces.pid());
+    let relations = Relations::of(task, &subject.space);
     let usage = usage_of(subject, task);
     let children = match subject.scope {
         Scope::Process => *task.group.children.lock(),
@@ -101,7 +100,7 @@ pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Resu
     let is_open = may_look_into(task);
     let marks = mm.as_ref().filter(|_| is_open).map(|mm| mm.marks());
 
-    text.int(i64::from(subject.pid.number_in(namespaces.pid()))).str(" (");
+    text.int(i64::from(subject.pid.number_in(&subject.space))).str(" (");
     push_comm(text, task, false);
     text.str(") ").byte(state_of(task).0 as u8);
     for number in [relations.ppid, relations.pgrp, relations.session, tty_nr, tpgid] {
@@ -176,8 +175,7 @@ pub(super) fn statm(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()
 
 /// `/proc/PID/status`.
 pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let namespaces = current().namespaces();
-    let namespace = namespaces.pid();
+    let namespace = &*subject.space;
     let relations = Relations::of(task, namespace);
     let creds = task.creds();
     text.str("Name:\t");
@@ -206,14 +204,17 @@ pub(super) fn status(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Re
     }
     // The space at the end is Linux's.
     text.byte(b' ');
-    let own = task.pid();
-    for (name, number) in [
-        ("\nNStgid:\t", task.group.pid.number_in(namespace)),
-        ("\nNSpid:\t", own.number_in(namespace)),
-        ("\nNSpgid:\t", relations.pgrp),
-        ("\nNSsid:\t", relations.session),
+    for (name, pid) in [
+        ("\nNStgid:", &task.group.pid),
+        ("\nNSpid:", &task.pid()),
+        ("\nNSpgid:", &group::pgrp_of(task)),
+        ("\nNSsid:", &group::session_of(task)),
     ] {
-        text.str(name).int(i64::from(number));
+        text.str(name);
+        // The reader's number first, the own namespace's last.
+        pid.numbers_from(namespace).for_each(|number| {
+            text.byte(b'\t').int(i64::from(number));
+        });
     }
     text.byte(b'\n');
     if let Some(mm) = task.mm() {

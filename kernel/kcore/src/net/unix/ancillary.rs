@@ -14,7 +14,7 @@ use abi::socket::Ucred;
 use super::Socket;
 use crate::fs::File;
 use crate::sync::Mutex;
-use crate::task::current;
+use crate::task::{current, pid};
 
 /// Who sent a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Sender {
     /// As SCM_CREDENTIALS and SO_PEERCRED have it.
     pub fn ucred(self) -> Ucred {
         let reader = current().creds().user_ns.clone();
-        Ucred { pid: self.pid, uid: reader.shown_uid(self.uid), gid: reader.shown_gid(self.gid) }
+        Ucred { pid: pid::shown(self.pid), uid: reader.shown_uid(self.uid), gid: reader.shown_gid(self.gid) }
     }
 }
 

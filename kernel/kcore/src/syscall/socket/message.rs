@@ -196,7 +196,8 @@ fn read_rights(cx: &Context<'_>, data: &[u8], files: &mut Vec<Arc<File>>) -> Res
 fn read_credentials(cx: &Context<'_>, data: &[u8]) -> Result<Sender> {
     let said = s::Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
     let creds = cx.creds();
-    let pid = said.pid == cx.task.tgid() || creds.capable(CAP_SYS_ADMIN);
+    let own = cx.task.group.pid.own_number();
+    let pid = said.pid == own || creds.ns_capable(&cx.namespaces().pid().owner, CAP_SYS_ADMIN);
     let said_uid = creds.user_ns.kuid(said.uid).ok_or(Errno::EINVAL)?;
     let said_gid = creds.user_ns.kgid(said.gid).ok_or(Errno::EINVAL)?;
     let uid = [creds.uid, creds.euid, creds.suid].contains(&said_uid) || creds.own_capable(CAP_SETUID);
@@ -204,10 +205,10 @@ fn read_credentials(cx: &Context<'_>, data: &[u8]) -> Result<Sender> {
     if !(pid && uid && gid) {
         return Err(Errno::EPERM);
     }
-    if said.pid != cx.task.tgid() && crate::task::find(said.pid).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    Ok(Sender { pid: said.pid, uid: said_uid, gid: said_gid })
+    let global =
+        if said.pid == own { Some(cx.task.tgid()) } else { crate::task::find(said.pid).map(|task| task.tgid()) };
+    let global = global.ok_or(Errno::ESRCH)?;
+    Ok(Sender { pid: global, uid: said_uid, gid: said_gid })
 }
 
 /// recvmsg(2).

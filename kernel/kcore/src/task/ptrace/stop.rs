@@ -101,7 +101,8 @@ pub(crate) fn siginfo_about(task: &Task, tracer: &Task, why: i32, status: i32) -
     let usage = task.times.snapshot();
     let number = task.pid().number_in(tracer.namespaces().pid());
     let (user, system) = (usage.user_ns / TICK_NS, usage.system_ns / TICK_NS);
-    SigInfo::child(why, number, task.creds().uid, status).with_times(user.cast_signed(), system.cast_signed())
+    SigInfo::child(why, number, tracer.creds().user_ns.shown_uid(task.creds().uid), status)
+        .with_times(user.cast_signed(), system.cast_signed())
 }
 
 /// Runs `stop` with the user registers where the tracer finds them, and takes them back as it left them.

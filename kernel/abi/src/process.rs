@@ -18,6 +18,9 @@ consts! {
     MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: u32 = 16;
     MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 32;
     MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 64;
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ: u32 = 128;
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ: u32 = 256;
+    MEMBARRIER_CMD_FLAG_CPU: u32 = 1;
     SECCOMP_MODE_DISABLED: u32 = 0;
     SECCOMP_MODE_STRICT: u32 = 1;
     SECCOMP_MODE_FILTER: u32 = 2;
@@ -50,23 +53,13 @@ consts! {
     SCHED_ATTR_SIZE_VER0: u32 = 48;
     /// Entries of a robust list that exit follows.
     ROBUST_LIST_LIMIT: usize = 2048;
-    FUTEX_OP_SET: u32 = 0;
-    FUTEX_OP_ADD: u32 = 1;
-    FUTEX_OP_OR: u32 = 2;
-    FUTEX_OP_ANDN: u32 = 3;
-    FUTEX_OP_XOR: u32 = 4;
-    FUTEX_OP_OPARG_SHIFT: u32 = 8;
-    FUTEX_OP_CMP_EQ: u32 = 0;
-    FUTEX_OP_CMP_NE: u32 = 1;
-    FUTEX_OP_CMP_LT: u32 = 2;
-    FUTEX_OP_CMP_LE: u32 = 3;
-    FUTEX_OP_CMP_GT: u32 = 4;
-    FUTEX_OP_CMP_GE: u32 = 5;
 }
 
 layout! {
     /// `struct rseq`, the first 32 bytes.
     Rseq { cpu_id_start: u32, cpu_id: u32, rseq_cs: u64, flags: u32, node_id: u32, mm_cid: u32, _pad: u32, }
+    /// `struct rseq_cs`.
+    RseqCs { version: u32, flags: u32, start_ip: u64, post_commit_offset: u64, abort_ip: u64, }
     /// `struct robust_list_head`, 24 bytes.
     RobustListHead { list: u64, futex_offset: i64, list_op_pending: u64, }
     /// `struct sched_attr`, version 1 (56 bytes).

@@ -13,6 +13,7 @@ fn sizes_are_those_of_the_arm64_headers() {
         ("esr_context", size_of::<ucontext::EsrContext>(), 16),
         ("clone_args", size_of::<sched::CloneArgs>(), 88),
         ("sched_attr", size_of::<process::SchedAttr>(), 56),
+        ("futex_waitv", size_of::<abi::futex::FutexWaitv>(), 24),
         ("robust_list_head", size_of::<process::RobustListHead>(), 24),
         ("rseq", size_of::<process::Rseq>(), 32),
         ("seccomp_data", size_of::<process::SeccompData>(), 64),

@@ -8,13 +8,14 @@
 //! * Change of a process is prepare, validate, commit, with one named point of no return.
 //! * The same code runs on the Pi and, under `cargo test`, on the hosted half of hal.
 //!
-//! Reading order: [`task`] (the process and its life, a file per verb), [`sched`], [`signal`], [`mm`], [`fs`], [`syscall`].
+//! Reading order: [`task`] (the process and its life, a file per verb), [`sched`], [`signal`], [`futex`], [`mm`], [`fs`], [`syscall`].
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod fs;
+pub mod futex;
 pub mod init;
 pub mod io;
 pub mod mm;

@@ -7,7 +7,8 @@ use hal::thread::{Current, work};
 use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 
 use crate::mm::{FaultError, oom};
-use crate::task::{OwnFields, Task, current, helper, ptrace};
+use crate::sync::membarrier;
+use crate::task::{OwnFields, Task, current, helper, ptrace, rseq};
 use crate::{sched, signal, syscall, time};
 
 /// The table given to hal; `interrupt` is the board's.
@@ -19,8 +20,8 @@ pub const fn handlers(interrupt: fn()) -> Handlers {
         return_to_user,
         interrupt,
         timer: time::timer_interrupt,
-        // An IPI only makes the CPU look at its work bits on the way out.
-        ipi: || {},
+        // Besides, an IPI makes the CPU look at its work bits on the way out.
+        ipi: membarrier::answer,
         preempt: sched::preempt,
         thread_started,
     }
@@ -55,7 +56,10 @@ fn return_to_user(frame: &mut UserFrame) {
     if hal::thread::current_work().load(Ordering::SeqCst) & work::SIGNAL != 0 {
         signal::deliver::deliver(frame);
     }
-    hal::thread::current_work().fetch_and(!work::NOTIFY, Ordering::SeqCst);
+    if hal::thread::current_work().load(Ordering::SeqCst) & work::NOTIFY != 0 {
+        hal::thread::current_work().fetch_and(!work::NOTIFY, Ordering::SeqCst);
+        rseq::resume(frame);
+    }
 }
 
 fn user_exception(frame: &mut UserFrame, exception: UserException, esr: u64) {

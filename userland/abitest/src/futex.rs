@@ -36,23 +36,23 @@ pub const CASES: &[Case] = cases![
     private_wake_sees_copies_apart_after_fork,
 ];
 
-const THREAD: i32 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+pub const THREAD: i32 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 
-fn futex(address: usize, operation: i32, value: u32, time: usize, second: usize, third: u32) -> Result<usize> {
+pub fn futex(address: usize, operation: i32, value: u32, time: usize, second: usize, third: u32) -> Result<usize> {
     sys!(SYS_futex, address, operation, value, time, second, third)
 }
 
-fn wait_on(address: usize, value: u32, ms: i64) -> Result<usize> {
+pub fn wait_on(address: usize, value: u32, ms: i64) -> Result<usize> {
     let time = timespec_ms(ms);
     futex(address, FUTEX_WAIT, value, &raw const time as usize, 0, 0)
 }
 
-fn wake(address: usize, number: u32) -> Result<usize> {
+pub fn wake(address: usize, number: u32) -> Result<usize> {
     futex(address, FUTEX_WAKE, number, 0, 0, 0)
 }
 
 /// `number` children that wait on word 0 with `operation`; returns when all sleep. Their status: 0 when woken.
-fn sleepers(words: Shared, number: u32, operation: i32, bits: u32) -> Result<Vec<i32>> {
+pub fn sleepers(words: Shared, number: u32, operation: i32, bits: u32) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     for _ in 0..number {
         pids.push(child(|| {
@@ -68,7 +68,7 @@ fn sleepers(words: Shared, number: u32, operation: i32, bits: u32) -> Result<Vec
     Ok(pids)
 }
 
-fn all_woken(pids: Vec<i32>) -> Outcome {
+pub fn all_woken(pids: Vec<i32>) -> Outcome {
     for pid in pids {
         same!(status(pid)?, 0);
     }
@@ -258,7 +258,7 @@ extern "C" fn set_seven(address: usize) -> i32 {
 }
 
 /// Waits until the kernel has cleared a thread's word.
-fn join(word: usize) -> Outcome {
+pub fn join(word: usize) -> Outcome {
     for _ in 0..100 {
         let tid: u32 = peek(word);
         if tid == 0 {

@@ -562,3 +562,70 @@ pub fn limit(resource: impl Argument, current: u64, maximum: u64) -> Result<usiz
     let new = [current, maximum];
     sys!(SYS_prlimit64, 0, resource, new.as_ptr(), 0)
 }
+
+/// What stands before the abort handler of [`rseq_spin`], as `rseq(2)` wants it.
+#[cfg(target_arch = "aarch64")]
+pub const RSEQ_SIGNATURE: u32 = 0xd428_bc00;
+#[cfg(target_arch = "x86_64")]
+pub const RSEQ_SIGNATURE: u32 = 0x5305_3053;
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl abitest_rseq_spin",
+    "abitest_rseq_spin:",
+    "adr x9, 5f",
+    "str x9, [x1, #8]",
+    "adr x10, 6f",
+    "sub x10, x10, x9",
+    "str x10, [x1, #16]",
+    "adr x11, 7f",
+    "str x11, [x1, #24]",
+    "str x1, [x0, #8]",
+    "5:",
+    "ldr w4, [x3]",
+    "cbnz w4, 6f",
+    "subs x2, x2, #1",
+    "b.ne 5b",
+    "6:",
+    "mov x0, #0",
+    "ret",
+    ".inst 0xd428bc00",
+    "7:",
+    "mov x0, #1",
+    "ret",
+);
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".globl abitest_rseq_spin",
+    "abitest_rseq_spin:",
+    "lea r9, [rip + 5f]",
+    "mov [rsi + 8], r9",
+    "lea r10, [rip + 6f]",
+    "sub r10, r9",
+    "mov [rsi + 16], r10",
+    "lea r11, [rip + 7f]",
+    "mov [rsi + 24], r11",
+    "mov [rdi + 8], rsi",
+    "5:",
+    "cmp dword ptr [rcx], 0",
+    "jne 6f",
+    "dec rdx",
+    "jnz 5b",
+    "6:",
+    "xor eax, eax",
+    "ret",
+    ".long 0x53053053",
+    "7:",
+    "mov eax, 1",
+    "ret",
+);
+unsafe extern "C" {
+    fn abitest_rseq_spin(area: usize, section: usize, turns: usize, flag: usize) -> usize;
+}
+
+/// Enters a critical section of restartable sequences that is described at `section` (its version and flags are the caller's)
+/// and spins in it for `turns`, or until the word at `flag` is not zero. Whether it was aborted.
+pub fn rseq_spin(area: usize, section: usize, turns: usize, flag: usize) -> bool {
+    // SAFETY: reads and writes the case's own memory, or faults there, which is then what the case asks about.
+    unsafe { abitest_rseq_spin(area, section, turns, flag) == 1 }
+}

@@ -23,15 +23,21 @@ mod exec;
 mod file;
 mod fork;
 mod futex;
+mod futex_pi;
+mod futex_waitv;
+mod futex_words;
 mod fuzz;
 mod heavy;
 mod life;
 mod limits;
+mod membarrier;
 mod mmap;
 mod pgrp;
 mod pipe;
 mod poll;
 mod proc;
+mod robust;
+mod rseq;
 mod seccomp;
 mod signal;
 mod time;
@@ -53,6 +59,12 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("pipe", pipe::CASES),
     ("file", file::CASES),
     ("futex", futex::CASES),
+    ("futex-words", futex_words::CASES),
+    ("futex-waitv", futex_waitv::CASES),
+    ("futex-pi", futex_pi::CASES),
+    ("robust", robust::CASES),
+    ("membarrier", membarrier::CASES),
+    ("rseq", rseq::CASES),
     ("time", time::CASES),
     ("poll", poll::CASES),
     ("creds", creds::CASES),

@@ -46,6 +46,8 @@ struct Pages {
 hal::global! {
     /// Pages of all files.
     static IN_USE: AtomicU64 = AtomicU64::new(0);
+    /// The last number that a file was given.
+    static LAST_SEQUENCE: AtomicU64 = AtomicU64::new(0);
 }
 
 /// Pages that files in memory take.
@@ -55,6 +57,8 @@ pub fn pages_in_use() -> u64 {
 
 /// Pages of a file by index, and who maps them.
 pub struct Mapping {
+    /// Its number, once somebody asked for it ([`Mapping::sequence`]).
+    sequence: AtomicU64,
     pages: SpinLock<Pages>,
     mappers: SpinLock<Mappers>,
 }
@@ -84,9 +88,23 @@ impl Mapping {
 
     fn with(pages: Pages) -> Arc<Mapping> {
         Arc::new(Mapping {
+            sequence: AtomicU64::new(0),
             pages: SpinLock::new(order::PAGE_CACHE, pages),
             mappers: SpinLock::new(order::PAGE_CACHE, Mappers { known: Vec::new(), sweep_at: 8 }),
         })
+    }
+
+    /// A number that no other file has or will have, for keys that outlive it (Linux `get_inode_sequence_number`).
+    pub fn sequence(&self) -> u64 {
+        let known = self.sequence.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let fresh = LAST_SEQUENCE.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.sequence.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => fresh,
+            Err(known) => known,
+        }
     }
 
     /// Length of the file, bytes.

@@ -3,6 +3,7 @@
 //! Every operation is validate, then change: what can fail (limits, tables, splits) comes before the first visible change.
 
 pub mod dump;
+mod futex;
 mod pages;
 mod program;
 pub mod remote;
@@ -27,6 +28,7 @@ use crate::Result;
 use crate::fs::File;
 use crate::ns::user::UserNs;
 use crate::sync::{Mutex, MutexGuard};
+pub use futex::FutexObject;
 pub use sizes::{Counters, VmaInfo};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -45,6 +47,8 @@ pub struct Mm {
     /// `/proc/PID/coredump_filter` ([`dump::filter`]).
     dump_filter: AtomicU32,
     user_ns: spin::Once<UserNs>,
+    /// What it registered for with membarrier(2) ([`crate::sync::membarrier`]).
+    membarrier: AtomicU32,
     /// The weak reference to itself that mappings keep.
     this: Weak<Mm>,
 }
@@ -390,6 +394,7 @@ impl Mm {
             huge_pages_off: AtomicBool::new(false),
             dump_filter: AtomicU32::new(dump::filter::DEFAULT),
             user_ns: spin::Once::new(),
+            membarrier: AtomicU32::new(0),
             this: this.clone(),
         })
     }
@@ -408,6 +413,11 @@ impl Mm {
     #[inline(always)]
     pub fn hardware(&self) -> &AddressSpace {
         &self.hardware
+    }
+
+    /// Its registrations for membarrier(2); a copy has them, a new program has none.
+    pub(crate) fn membarrier(&self) -> &AtomicU32 {
+        &self.membarrier
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Space> {
@@ -532,6 +542,7 @@ impl Mm {
             exe: space.exe.clone(),
         });
         child.set_dump_filter(self.dump_filter());
+        child.membarrier.store(self.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_limits(self.limits());
         child.set_user_ns(self.user_ns());
         let mut theirs = child.lock();
@@ -783,21 +794,6 @@ impl Mm {
             // Without a frame to copy a shared table the pages stay mapped: stale data, not lost data.
             let _ = self.discard(&mut space, start, end);
         }
-    }
-
-    /// For a futex: the frame and offset behind an address in shared memory, `None` for private memory.
-    pub fn shared_key(&self, address: u64) -> Result<Option<(Pfn, u64)>> {
-        let space = self.lock();
-        let vma = space.find(address).ok_or(Errno::EFAULT)?;
-        if !vma.shared {
-            return Ok(None);
-        }
-        let vma = vma.clone();
-        let page = address & !(PAGE - 1);
-        if !space.table.lookup(page).is_valid() {
-            self.resolve(&space, &vma, page, vma.protection.write).map_err(|_| Errno::EFAULT)?;
-        }
-        Ok(Some((space.table.lookup(page).pfn(), address % PAGE)))
     }
 }
 

@@ -306,6 +306,7 @@ fn switch_address_space(next: &Task) {
 fn count_switch(cpu: usize, previous: &Task, now: u64, becomes_idle: bool) {
     let glance = GLANCE.of(cpu);
     add(&glance.switches, 1);
+    crate::task::rseq::note_interruption(previous);
     let times = &previous.times;
     add(if previous.sched.on_queue() { &times.involuntary_switches } else { &times.voluntary_switches }, 1);
     let was_idle = glance.idle.load(Ordering::Relaxed);
@@ -469,6 +470,12 @@ pub fn kick_task(task: &Task) {
     if cpu != cpu::id() && task.sched.on_queue() {
         cpu::send_ipi(cpu);
     }
+}
+
+/// Whether the task that `cpu` runs has a property. What that CPU did before it took up its task is seen by the caller, and it
+/// sees what the caller did when it takes up another one: both hold the run queue's lock.
+pub fn runs_on(cpu: usize, is_it: impl Fn(&Task) -> bool) -> bool {
+    QUEUES.of(cpu).lock().current.as_ref().is_some_and(|task| is_it(task))
 }
 
 /// When this CPU wants its next tick.

@@ -66,6 +66,7 @@ pub fn set_boost(task: &Arc<Task>, donor: Option<Priority>) {
 /// Sets policy and real-time priority (sched_setscheduler(2)).
 pub fn set_policy(task: &Arc<Task>, policy: u32, rt_priority: u32) {
     requeue(task, || task.sched.set_policy(policy, rt_priority));
+    crate::futex::priority_changed(task);
 }
 
 /// Sets the CPUs that the task may use; `mask` has an online CPU (sched_setaffinity(2)).

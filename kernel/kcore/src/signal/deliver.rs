@@ -10,7 +10,7 @@ use hal::thread::{Current, work};
 use hal::trap::{NO_SYSCALL, UserFrame};
 
 use super::{DefaultAction, RestartBlock, bit, default_action, frame, jobctl, send, stop};
-use crate::task::{OwnFields, Task, coredump, current, exit, ptrace};
+use crate::task::{OwnFields, Task, coredump, current, exit, ptrace, rseq};
 
 /// Takes pending signals until one needs user code or none is left. Called with interrupts on.
 pub fn deliver(registers: &mut UserFrame) {
@@ -141,7 +141,7 @@ fn handle(task: &Task, registers: &mut UserFrame, info: &SigInfo, action: &Sigac
     let signal = info.signal();
     let saved_mask = *task.signals.saved_mask.lock();
     let old_mask = saved_mask.unwrap_or_else(|| task.signals.blocked());
-    if frame::push(task, registers, info, action, old_mask).is_err() {
+    if !rseq::before_handler(registers) || frame::push(task, registers, info, action, old_mask).is_err() {
         if signal == s::SIGSEGV {
             task.handlers().set(s::SIGSEGV, Sigaction::default());
         }

@@ -355,18 +355,12 @@ pub enum RestartBlock {
         /// The caller's `remaining` pointer.
         remaining: u64,
     },
-    /// A futex wait with a relative timeout.
+    /// A futex wait with a timeout.
     Futex {
-        /// The word.
-        address: u64,
-        /// Its expected value.
-        value: u32,
+        /// What it waits for.
+        expected: crate::futex::Expected,
         /// Monotonic time to give up at, ns.
         deadline_ns: u64,
-        /// FUTEX_WAIT_BITSET's mask.
-        bitset: u32,
-        /// Private or shared.
-        private: bool,
     },
 }
 

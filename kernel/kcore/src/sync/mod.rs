@@ -1,8 +1,10 @@
 //! Waiting: wait queues and the sleeping locks made of them. The spin locks are `hal::sync`; their order is [`order`].
 
 mod completion;
+pub mod membarrier;
 mod mutex;
 pub mod order;
+pub mod rtmutex;
 mod rwlock;
 mod wait;
 

@@ -30,6 +30,10 @@ levels! {
     FILES = 40;
     /// Root, working directory and umask.
     FS_CONTEXT = 45;
+    /// Futex buckets: user words are read under it with faults disabled, owners of PI futexes looked up.
+    FUTEX = 56;
+    /// Who waits for whose PI futex, under the bucket of the futex.
+    PI_GRAPH = 58;
     /// The task tree: parents, children, thread groups, process groups, sessions (Linux `tasklist_lock`).
     TASKS = 60;
     /// Who traces whom, changed under the task tree (`task::ptrace`).
@@ -52,8 +56,6 @@ levels! {
     PAGE_CACHE = 90;
     /// Page tables of one address space, below the sleeping mm lock.
     PAGE_TABLE = 100;
-    /// Futex buckets: user words are read under it with faults disabled.
-    FUTEX = 110;
     /// Timer queues of a CPU: callbacks run without it.
     TIMERS = 150;
     /// A wait queue: wakes tasks while held.

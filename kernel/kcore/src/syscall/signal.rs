@@ -342,8 +342,6 @@ pub fn restart_syscall(cx: &mut Context<'_>) -> Result<usize> {
     match block {
         RestartBlock::None => Err(Errno::EINTR),
         RestartBlock::Sleep { deadline_ns, remaining } => super::time::sleep_until(cx, deadline_ns, remaining),
-        RestartBlock::Futex { address, value, deadline_ns, bitset, private } => {
-            super::futex::wait(cx, address, value, deadline_ns, bitset, private, true)
-        }
+        RestartBlock::Futex { expected, deadline_ns } => crate::futex::wait(expected, Some(deadline_ns)),
     }
 }

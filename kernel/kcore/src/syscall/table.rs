@@ -230,8 +230,11 @@ table! {
     MUNLOCKALL() memory::munlockall;
     MINCORE(address: u64, length: u64, vector: u64) memory::mincore;
     MADVISE(address: u64, length: u64, advice: u32) memory::madvise;
-    // Futexes: futex(2).
+    // Threads that agree on memory: futex(2), membarrier(2), rseq(2).
     FUTEX(word: u64, operation: i32, value: u32, timeout: u64, word2: u64, value3: u32) futex::futex;
+    FUTEX_WAITV(waiters: UserPtr<abi::futex::FutexWaitv>, count: u32, flags: u32, timeout: u64, clock: i32) futex::futex_waitv;
+    MEMBARRIER(command: u32, flags: u32, cpu: i32) futex::membarrier;
+    RSEQ(area: u64, length: u32, flags: u32, signature: u32) futex::rseq;
     SET_ROBUST_LIST(head: u64, length: usize) futex::set_robust_list;
     GET_ROBUST_LIST(pid: i32, head: UserPtr<u64>, length: UserPtr<u64>) futex::get_robust_list;
     // The machine: reboot(2).

@@ -318,6 +318,9 @@ fn inherit(parent: &Task, child: &Task, args: &CloneArgs<'_>) {
     if has(c::CLONE_CHILD_CLEARTID) {
         child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
     }
+    if !has(c::CLONE_VM) {
+        parent.rseq.inherit(child);
+    }
     // The alternate stack is inherited by a copy of the address space, and by vfork children (sigaltstack(2)).
     if !has(c::CLONE_VM) || has(c::CLONE_VFORK) {
         child.signals.set_alternate_stack(Some(parent.signals.alternate_stack()));

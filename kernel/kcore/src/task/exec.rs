@@ -264,6 +264,7 @@ fn unshare_files(task: &Task) {
 fn reset_process(task: &Task, handlers: Arc<SigHandlers>) {
     drop(task.replace_handlers(handlers));
     task.signals.set_alternate_stack(None);
+    task.rseq.clear();
     signal::deliver::forget_restart(task);
     task.group.exit_signal.store(abi::signal::SIGCHLD.cast_signed(), Ordering::Relaxed);
 }

@@ -67,7 +67,7 @@ fn leave(status: i32) {
         }
         task.group.timers.exit();
     }
-    crate::syscall::futex::exit_robust_list(&task);
+    crate::futex::exit_release(&task);
     release_memory(&task);
     drop(task.replace_files(None));
     drop(task.replace_fs(None));
@@ -110,13 +110,13 @@ fn clear_child_tid(task: &Task) {
     }
     let shared = task.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2);
     if shared && UserPtr::<u32>::new(address).write(&0).is_ok() {
-        crate::syscall::futex::wake_one(address);
+        crate::futex::wake_one_shared(address);
     }
 }
 
 /// Before exec drops an address space that others may still see: robust futexes and the TID word are settled in it.
 pub(super) fn complete_robust_and_tid(task: &Task) {
-    crate::syscall::futex::exit_robust_list(task);
+    crate::futex::exec_release(task);
     clear_child_tid(task);
 }
 

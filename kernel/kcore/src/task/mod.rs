@@ -19,6 +19,7 @@ pub mod own;
 pub mod pid;
 pub mod privileges;
 pub mod ptrace;
+pub mod rseq;
 pub mod seccomp;
 pub mod state;
 pub mod tree;
@@ -115,14 +116,14 @@ pub struct Task {
     namespaces: OwnerCell<Arc<NsSet>>,
     comm: SpinLock<[u8; 16]>,
 
-    /// Where it waits for a futex (`syscall::futex`); 0: nowhere, or it was woken.
-    pub(crate) futex_bucket: AtomicU32,
+    /// Where it waits for a futex, and its robust list.
+    pub(crate) futex: crate::futex::PerTask,
+    /// rseq(2).
+    pub(crate) rseq: rseq::Rseq,
     /// Where to write 0 and wake a futex when the thread ends (set_tid_address, CLONE_CHILD_CLEARTID).
     pub clear_child_tid: AtomicU64,
     /// Where the child writes its TID when it first runs (CLONE_CHILD_SETTID).
     pub set_child_tid: AtomicU64,
-    /// Head of the robust futex list (set_robust_list).
-    pub robust_list: AtomicU64,
     /// A vfork parent that waits for this child to exec or exit.
     pub(crate) vfork_done: SpinLock<Option<Arc<Completion>>>,
     /// Wait status of this thread alone; the process has its own.
@@ -235,10 +236,10 @@ impl Task {
             creds: OwnerCell::new(order::TASK_FIELDS, parts.creds),
             namespaces: OwnerCell::new(order::TASK_FIELDS, parts.namespaces),
             comm: SpinLock::new(order::TASK_FIELDS, parts.comm),
-            futex_bucket: AtomicU32::new(0),
+            futex: crate::futex::PerTask::default(),
+            rseq: rseq::Rseq::default(),
             clear_child_tid: AtomicU64::new(0),
             set_child_tid: AtomicU64::new(0),
-            robust_list: AtomicU64::new(0),
             vfork_done: SpinLock::new(order::TASK_FIELDS, None),
             exit_code: AtomicI32::new(0),
             times: CpuTimes::default(),

@@ -10,6 +10,7 @@ mod creds;
 mod exec;
 mod files;
 mod fork;
+mod futexes;
 mod fuzz;
 mod groups;
 mod interleave;

@@ -182,9 +182,8 @@ table! { is_interrupted:
         (nr::WAITID, [0, 0, 0, u64::from(w::WEXITED), 0, 0])
     }, After::AsTheHandlerSays);
     a_futex_wait_without_a_timeout => (|u| (nr::FUTEX, [u.mmap(4096, RW), 0, 0, 0, 0, 0]), After::AsTheHandlerSays);
-    a_futex_wait_with_an_absolute_timeout => (|u| {
-        let (page, timeout) = (u.mmap(4096, RW), long(u));
-        (nr::FUTEX, [page, 9, 0, timeout, 0, u64::from(u32::MAX)])
+    a_futex_wait_for_bits_without_a_timeout => (|u| {
+        (nr::FUTEX, [u.mmap(4096, RW), 9, 0, 0, 0, u64::from(u32::MAX)])
     }, After::AsTheHandlerSays);
     reading_a_signalfd => (|u| {
         let set = u.push(bit(SIGUSR2).as_bytes());
@@ -225,6 +224,11 @@ table! { is_interrupted:
     waiting_on_epoll => (|u| {
         let fd = u.call(nr::EPOLL_CREATE1, &[0]).unwrap();
         (nr::EPOLL_PWAIT, [fd, u.sp() - 4096, 1, u64::MAX, 0, 0])
+    }, After::AlwaysEintr);
+    // Linux futex_wait: any timeout goes into a restart block.
+    a_futex_wait_with_an_absolute_timeout => (|u| {
+        let (page, timeout) = (u.mmap(4096, RW), long(u));
+        (nr::FUTEX, [page, 9, 0, timeout, 0, u64::from(u32::MAX)])
     }, After::AlwaysEintr);
     a_futex_wait_with_a_relative_timeout => (|u| {
         let (page, timeout) = (u.mmap(4096, RW), long(u));

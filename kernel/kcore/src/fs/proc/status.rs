@@ -6,7 +6,6 @@ use core::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::capability::CAP_SYS_RESOURCE;
-use abi::sched::{SCHED_FIFO, SCHED_RR};
 use hal::mem::PAGE_SIZE;
 
 use super::process::{Scope, Subject};
@@ -15,6 +14,7 @@ use super::{may_look_into, parse_number};
 use crate::Result;
 use crate::mm::Mm;
 use crate::mm::space::Marks;
+use crate::sched::Priority;
 use crate::task::usage::{self, Usage};
 use crate::task::{PidNamespace, Task, TaskState, current, group, tree};
 
@@ -138,13 +138,11 @@ pub(super) fn stat(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Resu
     Ok(())
 }
 
-/// Fields 18 and 19: for real-time tasks the priority is negative, minus one less than it.
+/// Fields 18 and 19: for real-time tasks the priority is negative, minus one less than it, whether the urgency is their own or lent
+/// (Linux `task_prio`).
 fn push_priority(text: &mut Text, task: &Task) {
+    let priority = i64::from(task.sched.level() - Priority::FIRST_FAIR);
     let nice = i64::from(task.sched.nice());
-    let priority = match task.sched.policy.load(Ordering::Relaxed) {
-        SCHED_FIFO | SCHED_RR => -1 - i64::from(task.sched.rt_priority.load(Ordering::Relaxed)),
-        _ => 20 + nice,
-    };
     text.field_int(priority).field_int(nice);
 }
 

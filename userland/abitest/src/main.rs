@@ -78,9 +78,11 @@ const FAMILIES: &[(&str, &[Case])] = &[
 ];
 
 /// What qemu-user 7.2 does unlike Linux: it has no vfork and no clone but fork and pthread_create, runs only what binfmt_misc
-/// knows (so the families exec, clone, caps and seccomp are left out as a whole), keeps signals and mappings of its own, and reads some arguments itself.
+/// knows (so the families exec, clone, caps and seccomp are left out as a whole, and robust and rseq, whose calls it lacks), keeps signals and mappings of its own, and reads some arguments itself.
 /// Each of these passes on Linux itself.
 const QEMU_USER_DIFFERS: &[&str] = &[
+    "dead_owner_with_a_robust_list",
+    "priority_goes_down_a_chain",
     "vfork_parent_waits_for_the_child",
     "clone_fs_shares_the_working_directory",
     "clone_files_shares_the_descriptors",
@@ -168,6 +170,12 @@ const QEMU_USER_DIFFERS: &[&str] = &[
 
 /// What only root can try: another identity, other people's files and processes.
 const NEEDS_ROOT: &[&str] = &[
+    "real_time_waiters_come_first",
+    "most_urgent_waiter_gets_the_lock",
+    "waiter_lends_its_priority",
+    "priority_goes_down_a_chain",
+    "priority_comes_back_after_a_timeout",
+    "list_of_root_is_eperm_for_users",
     "process_limit_is_eagain_for_users",
     "written_program_is_etxtbsy",
     "users_may_not_kill_root",
@@ -281,7 +289,8 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
             let needs_root = *family == "caps" || *family == "seccomp" || NEEDS_ROOT.contains(name);
             let reason = if emulated
-                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp") || QEMU_USER_DIFFERS.contains(name))
+                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "robust" | "rseq")
+                    || QEMU_USER_DIFFERS.contains(name))
             {
                 Some("qemu-user is not Linux here")
             } else if !root && needs_root {

@@ -95,6 +95,10 @@ consts! {
     X_OK: u32 = 1;
     W_OK: u32 = 2;
     R_OK: u32 = 4;
+    SPLICE_F_MOVE: u32 = 1;
+    SPLICE_F_NONBLOCK: u32 = 2;
+    SPLICE_F_MORE: u32 = 4;
+    SPLICE_F_GIFT: u32 = 8;
     RWF_HIPRI: u32 = 1;
     RWF_DSYNC: u32 = 2;
     RWF_SYNC: u32 = 4;

@@ -44,12 +44,18 @@ impl Runs<'_> {
 pub struct IoDst<'a> {
     runs: Runs<'a>,
     remaining: usize,
+    /// RWF_NOWAIT: `EAGAIN` instead of waiting.
+    nowait: bool,
 }
 
 /// The source of a write.
 pub struct IoSrc<'a> {
     runs: Runs<'a>,
     remaining: usize,
+    /// RWF_NOWAIT: `EAGAIN` instead of waiting.
+    nowait: bool,
+    /// RWF_APPEND: at the end, wherever that is.
+    append: bool,
 }
 
 fn total(runs: &[UserRun]) -> usize {
@@ -59,19 +65,30 @@ fn total(runs: &[UserRun]) -> usize {
 impl<'a> IoDst<'a> {
     /// User memory, one run.
     pub fn user(address: u64, length: usize) -> Self {
-        Self { runs: Runs::One(address), remaining: length }
+        Self { runs: Runs::One(address), remaining: length, nowait: false }
     }
 
     /// User memory, an iovec array.
     pub fn user_vector(runs: Vec<UserRun>) -> Self {
         let remaining = total(&runs);
-        Self { runs: Runs::Many(runs, 0), remaining }
+        Self { runs: Runs::Many(runs, 0), remaining, nowait: false }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a mut [u8]) -> Self {
         let remaining = buffer.len();
-        Self { runs: Runs::Kernel(buffer), remaining }
+        Self { runs: Runs::Kernel(buffer), remaining, nowait: false }
+    }
+
+    /// The read is not to wait.
+    pub fn set_nowait(&mut self) {
+        self.nowait = true;
+    }
+
+    /// Whether the read is not to wait.
+    #[inline(always)]
+    pub fn is_nowait(&self) -> bool {
+        self.nowait
     }
 
     /// Bytes that still fit.
@@ -175,18 +192,35 @@ enum Origin<'a> {
 impl<'a> IoSrc<'a> {
     /// User memory, one run.
     pub fn user(address: u64, length: usize) -> Self {
-        Self { runs: Runs::One(address), remaining: length }
+        Self { runs: Runs::One(address), remaining: length, nowait: false, append: false }
     }
 
     /// User memory, an iovec array.
     pub fn user_vector(runs: Vec<UserRun>) -> Self {
         let remaining = total(&runs);
-        Self { runs: Runs::Many(runs, 0), remaining }
+        Self { runs: Runs::Many(runs, 0), remaining, nowait: false, append: false }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Self {
-        Self { runs: Runs::KernelConst(buffer), remaining: buffer.len() }
+        Self { runs: Runs::KernelConst(buffer), remaining: buffer.len(), nowait: false, append: false }
+    }
+
+    /// The write is not to wait, or goes to the end of the file.
+    pub fn set_modes(&mut self, nowait: bool, append: bool) {
+        (self.nowait, self.append) = (nowait, append);
+    }
+
+    /// Whether the write is not to wait.
+    #[inline(always)]
+    pub fn is_nowait(&self) -> bool {
+        self.nowait
+    }
+
+    /// Whether the write goes to the end of the file.
+    #[inline(always)]
+    pub fn is_append(&self) -> bool {
+        self.append
     }
 
     /// Bytes that are left.

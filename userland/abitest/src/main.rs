@@ -19,6 +19,7 @@ mod case;
 mod clone;
 mod cow;
 mod creds;
+mod epoll;
 mod exec;
 mod file;
 mod fork;
@@ -28,9 +29,11 @@ mod futex_waitv;
 mod futex_words;
 mod fuzz;
 mod heavy;
+mod inotify;
 mod life;
 mod limits;
 mod membarrier;
+mod memfd;
 mod mmap;
 mod pgrp;
 mod pipe;
@@ -40,9 +43,11 @@ mod robust;
 mod rseq;
 mod seccomp;
 mod signal;
+mod splice;
 mod time;
 mod torture;
 mod tty;
+mod unix;
 mod wait;
 
 use case::{Case, Verdict};
@@ -74,6 +79,11 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("caps", caps::CASES),
     ("seccomp", seccomp::CASES),
     ("tty", tty::CASES),
+    ("epoll", epoll::CASES),
+    ("inotify", inotify::CASES),
+    ("memfd", memfd::CASES),
+    ("splice", splice::CASES),
+    ("unix", unix::CASES),
     ("bad", bad::CASES),
 ];
 
@@ -218,6 +228,14 @@ const NEEDS_ROOT: &[&str] = &[
     "each_devpts_mount_is_an_instance",
     "devpts_options_are_checked_and_shown",
     "devpts_max_is_enospc",
+    "max_user_watches_is_enospc",
+    "overflow_is_one_event",
+    "instances_are_limited",
+    "watches_are_limited",
+    "unreadable_is_eacces",
+    "unmount_is_told",
+    "rights_beyond_the_limit_are_etoomanyrefs",
+    "credentials_must_be_ones_own",
 ];
 
 fn main() {

@@ -12,6 +12,7 @@ use super::dentry::Dentry;
 use super::inode::{Inode, NewNode, Rename};
 use super::mount::{self, Path};
 use super::namei::{LastKind, WalkContext, Walker, lookup_locked};
+use super::notify;
 use super::permission::{self, MAY_WRITE, Victim, check, may_create, may_delete};
 use crate::Result;
 use crate::sync::{Mutex, MutexGuard};
@@ -40,7 +41,9 @@ pub fn make_locked(dir: &Arc<Dentry>, name: &[u8], node: &Node<'_>, creds: &Cred
     let (gid, mode) = permission::inherit(dir_inode, creds, node.mode);
     let new = NewNode { mode, rdev: node.rdev, target: node.target, uid: creds.fsuid, gid };
     let inode = dir_inode.ops().create(dir_inode, name, &new)?;
-    Ok(dir.attach(name, inode))
+    let dentry = dir.attach(name, inode);
+    notify::created(dir_inode, name, dentry.inode());
+    Ok(dentry)
 }
 
 /// Makes a file of any type at `path` (mknod(2), mkdir(2), symlink(2)).
@@ -98,6 +101,8 @@ pub fn link(old: &Path, context: WalkContext<'_>, path: &[u8]) -> Result<()> {
     }
     dir.inode().ops().link(dir.inode(), walker.last(), inode)?;
     dir.attach(walker.last(), inode.clone());
+    notify::links_changed(inode);
+    notify::created(dir.inode(), walker.last(), inode);
     Ok(())
 }
 
@@ -133,8 +138,12 @@ pub fn unlink(context: WalkContext<'_>, path: &[u8]) -> Result<()> {
         return Err(Errno::EBUSY);
     }
     dir.inode().ops().unlink(dir.inode(), walker.last(), victim.inode())?;
+    notify::links_changed(victim.inode());
     dir.detach(&victim);
     mount::detach_all(&victim);
+    // The file ends here, before its directory is told, unless somebody has it open (Linux `d_delete_notify`).
+    drop(victim);
+    notify::deleted(dir.inode(), walker.last(), false);
     Ok(())
 }
 
@@ -155,9 +164,14 @@ pub fn rmdir(context: WalkContext<'_>, path: &[u8]) -> Result<()> {
     if is_busy(&victim) {
         return Err(Errno::EBUSY);
     }
-    // The victim's own lock keeps a creation in it from racing with the check.
-    let _victim_lock = victim.inode().lock.lock();
-    remove_dir_locked(dir, walker.last(), &victim)
+    {
+        // The victim's own lock keeps a creation in it from racing with the check.
+        let _victim_lock = victim.inode().lock.lock();
+        remove_dir_locked(dir, walker.last(), &victim)?;
+    }
+    drop(victim);
+    notify::deleted(dir.inode(), walker.last(), true);
+    Ok(())
 }
 
 fn remove_dir_locked(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
@@ -268,6 +282,14 @@ fn rename_locked(old: &Walker<'_>, new: &Walker<'_>, flags: u32, same_dir: bool)
             moved.rename_to(new_dir, new.last());
         }
         None => moved.rename_to(new_dir, new.last()),
+    }
+    let (from, to) = ((&**old_dir.inode(), old.last()), (&**new_dir.inode(), new.last()));
+    match &target {
+        Some(target) if exchange => {
+            notify::moved(from, to, moved.inode(), None);
+            notify::moved(to, from, target.inode(), None);
+        }
+        _ => notify::moved(from, to, moved.inode(), target.as_ref().map(|target| &**target.inode())),
     }
     Ok(())
 }

@@ -477,6 +477,7 @@ impl Drop for Dentry {
     /// Drops the chain of parents that this was the last user of in a loop: it may be thousands long, and the kernel stack
     /// is not.
     fn drop(&mut self) {
+        super::notify::dentry_gone(&self.inode);
         let mut next = self.place.get_mut().parent.take();
         while let Some(parent) = next {
             let Some(mut parent) = Arc::into_inner(parent) else { return };

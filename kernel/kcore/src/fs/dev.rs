@@ -128,6 +128,18 @@ fn open_slave(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
 struct Null;
 
 impl FileOps for Null {
+    fn can_poll(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_from(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self, _file: &File) -> bool {
+        true
+    }
+
     fn read(&self, _file: &File, _dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
         Ok(0)
     }
@@ -162,6 +174,18 @@ fn read_zeros(dst: &mut IoDst<'_>) -> Result<usize> {
 struct Zero;
 
 impl FileOps for Zero {
+    fn can_poll(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_from(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self, _file: &File) -> bool {
+        true
+    }
+
     fn read(&self, _file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
         read_zeros(dst)
     }
@@ -184,6 +208,18 @@ impl FileOps for Zero {
 struct Full;
 
 impl FileOps for Full {
+    fn can_poll(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_from(&self, _file: &File) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self, _file: &File) -> bool {
+        true
+    }
+
     fn read(&self, _file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
         read_zeros(dst)
     }

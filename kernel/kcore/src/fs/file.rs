@@ -13,9 +13,11 @@ use abi::Errno;
 use abi::fcntl as f;
 use hal::sync::SpinLock;
 
+use super::eventpoll::Watchers;
 use super::inode::Inode;
 use super::lock;
 use super::mount::Path;
+use super::notify;
 use super::poll::PollTable;
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
@@ -82,6 +84,11 @@ pub trait FileOps: Any + Send + Sync {
         DEFAULT_POLLMASK
     }
 
+    /// Whether [`Self::poll`] says more than "always ready" (Linux `file_can_poll`): epoll takes no other files.
+    fn can_poll(&self, file: &File) -> bool {
+        !file.inode().is_regular() && !file.inode().is_dir()
+    }
+
     /// ioctl(2).
     fn ioctl(&self, _file: &File, _command: u32, _argument: u64) -> Result<usize> {
         Err(Errno::ENOTTY)
@@ -105,6 +112,26 @@ pub trait FileOps: Any + Send + Sync {
     /// The page cache to map. `ENODEV`: the file cannot be mapped.
     fn mapping(&self, _file: &File) -> Result<Arc<Mapping>> {
         Err(Errno::ENODEV)
+    }
+
+    /// Whether splice(2) can read from it. Files without a type (epoll sets, timers) have nothing to splice.
+    fn can_splice_from(&self, file: &File) -> bool {
+        !matches!(file.inode().kind(), 0 | abi::stat::S_IFDIR)
+    }
+
+    /// Whether splice(2) can write to it.
+    fn can_splice_to(&self, file: &File) -> bool {
+        self.can_splice_from(file)
+    }
+
+    /// Whether preadv2(2) and pwritev2(2) take RWF_NOWAIT (Linux `FMODE_NOWAIT`).
+    fn can_nowait(&self, _file: &File) -> bool {
+        false
+    }
+
+    /// Whether seals forbid shared mappings to be written (fcntl(2) F_SEAL_WRITE, F_SEAL_FUTURE_WRITE).
+    fn write_sealed(&self, _file: &File) -> bool {
+        false
     }
 
     /// fsync(2); `EINVAL` for files that cannot be synchronised.
@@ -232,6 +259,8 @@ pub struct File {
     pub owner: SpinLock<Owner>,
     /// Whether a flock(2) lock may be held through this file.
     pub(super) has_flock: core::sync::atomic::AtomicBool,
+    /// The epoll sets that watch it; made by the first one (Linux `f_ep`).
+    pub(super) watchers: spin::Once<Watchers>,
 }
 
 impl File {
@@ -255,6 +284,7 @@ impl File {
             offset: Mutex::new(0),
             owner: SpinLock::new(order::FILES, Owner::default()),
             has_flock: core::sync::atomic::AtomicBool::new(false),
+            watchers: spin::Once::new(),
         })
     }
 
@@ -317,12 +347,14 @@ impl File {
         if !self.mode.contains(FileMode::READ) {
             return Err(Errno::EBADF);
         }
-        if self.rule == OffsetRule::Seekable {
+        let outcome = if self.rule == OffsetRule::Seekable {
             let mut offset = self.offset.lock();
             self.ops.read(self, dst, &mut offset)
         } else {
             self.ops.read(self, dst, &mut 0)
-        }
+        };
+        notify::accessed(self, &outcome);
+        outcome
     }
 
     /// write(2): `EBADF` when not open for writing.
@@ -331,12 +363,14 @@ impl File {
         if !self.mode.contains(FileMode::WRITE) {
             return Err(Errno::EBADF);
         }
-        if self.rule == OffsetRule::Seekable {
+        let outcome = if self.rule == OffsetRule::Seekable {
             let mut offset = self.offset.lock();
             self.ops.write(self, src, &mut offset)
         } else {
             self.ops.write(self, src, &mut 0)
-        }
+        };
+        notify::modified(self, &outcome);
+        outcome
     }
 
     /// pread(2): `ESPIPE` for streams.
@@ -347,7 +381,9 @@ impl File {
         if self.rule == OffsetRule::Stream {
             return Err(Errno::ESPIPE);
         }
-        self.ops.read(self, dst, &mut offset)
+        let outcome = self.ops.read(self, dst, &mut offset);
+        notify::accessed(self, &outcome);
+        outcome
     }
 
     /// pwrite(2): `ESPIPE` for streams.
@@ -358,7 +394,9 @@ impl File {
         if self.rule == OffsetRule::Stream {
             return Err(Errno::ESPIPE);
         }
-        self.ops.write(self, src, &mut offset)
+        let outcome = self.ops.write(self, src, &mut offset);
+        notify::modified(self, &outcome);
+        outcome
     }
 
     /// Reads bytes at an offset into a kernel buffer until it is full or the file ends, as exec reads headers.
@@ -402,6 +440,10 @@ impl Drop for File {
         OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
         if self.mode.contains(FileMode::PATH) {
             return;
+        }
+        notify::closed(self);
+        if let Some(watchers) = self.watchers.get() {
+            watchers.release(self);
         }
         lock::file_gone(self);
         self.ops.release(self);
@@ -473,6 +515,10 @@ impl MappedFile for File {
 
     fn writable(&self) -> bool {
         self.mode.contains(FileMode::WRITE)
+    }
+
+    fn write_sealed(&self) -> bool {
+        self.ops.write_sealed(self)
     }
 
     fn executable(&self) -> bool {

@@ -252,6 +252,8 @@ pub struct Inode {
     pub(super) locks: spin::Once<Box<InodeLocks>>,
     /// Extended attributes; made by the first one.
     pub(super) xattrs: spin::Once<Box<Xattrs>>,
+    /// Who listens to it; made by the first one (Linux `i_fsnotify_marks`).
+    pub(super) marks: spin::Once<Box<super::notify::Marks>>,
     /// It never had a name but may get one (O_TMPFILE without O_EXCL).
     linkable: AtomicBool,
     /// The pipe of an open FIFO.
@@ -305,6 +307,7 @@ impl Inode {
             lock: Mutex::new(()),
             locks: spin::Once::new(),
             xattrs: spin::Once::new(),
+            marks: spin::Once::new(),
             linkable: AtomicBool::new(false),
             fifo: SpinLock::new(order::INODE, None),
         })

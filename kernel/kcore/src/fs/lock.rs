@@ -6,7 +6,9 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
 use abi::Errno;
@@ -66,10 +68,28 @@ impl RangeLock {
     }
 }
 
+/// A flock(2) lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flock {
+    owner: OwnerId,
+    kind: Kind,
+    /// The process that took it.
+    pid: i32,
+}
+
+impl Flock {
+    fn conflicts(&self, other: &Flock) -> bool {
+        self.owner != other.owner && (self.kind == Kind::Exclusive || other.kind == Kind::Exclusive)
+    }
+}
+
 #[derive(Default)]
 struct Lists {
     ranges: Vec<RangeLock>,
-    flocks: Vec<(OwnerId, Kind)>,
+    flocks: Vec<Flock>,
+    /// Who sleeps for a lock of each kind, for `/proc/locks`.
+    waiting_ranges: Vec<RangeLock>,
+    waiting_flocks: Vec<Flock>,
 }
 
 /// The locks of an inode.
@@ -81,6 +101,8 @@ pub struct InodeLocks {
 hal::global! {
     /// Owners that sleep for a POSIX lock, and whom they wait for.
     static BLOCKED: SpinLock<BTreeMap<OwnerId, OwnerId>> = SpinLock::new(order::INODE, BTreeMap::new());
+    /// The inodes that have or had locks.
+    static LOCKED: SpinLock<Vec<Weak<Inode>>> = SpinLock::new(order::INODE, Vec::new());
 }
 
 /// Whether a call waits for a lock.
@@ -92,8 +114,14 @@ pub enum Wait {
     Yes,
 }
 
-fn locks_of(inode: &Inode) -> &InodeLocks {
+fn locks_of(inode: &Arc<Inode>) -> &InodeLocks {
     inode.locks.call_once(|| {
+        let mut locked = LOCKED.lock();
+        if locked.len() == locked.capacity() {
+            locked.retain(|inode| inode.strong_count() > 0);
+        }
+        locked.push(Arc::downgrade(inode));
+        drop(locked);
         Box::new(InodeLocks { lists: SpinLock::new(order::INODE, Lists::default()), changed: WaitQueue::new() })
     })
 }
@@ -105,7 +133,7 @@ pub fn test(inode: &Inode, wanted: &RangeLock) -> Option<RangeLock> {
 }
 
 /// F_SETLK, F_SETLKW: takes a byte-range lock. `EAGAIN`, `EDEADLK`, `ERESTARTSYS`.
-pub fn set_range(inode: &Inode, wanted: RangeLock, wait: Wait) -> Result<()> {
+pub fn set_range(inode: &Arc<Inode>, wanted: RangeLock, wait: Wait) -> Result<()> {
     let locks = locks_of(inode);
     let mut outcome = Ok(());
     let attempt = || {
@@ -126,9 +154,13 @@ pub fn set_range(inode: &Inode, wanted: RangeLock, wait: Wait) -> Result<()> {
         }
         false
     };
+    if wait == Wait::Yes {
+        locks.lists.lock().waiting_ranges.push(wanted);
+    }
     let waited = locks.changed.wait_event(TaskState::Interruptible, attempt);
     if wait == Wait::Yes {
         BLOCKED.lock().remove(&wanted.owner);
+        take_one(&mut locks.lists.lock().waiting_ranges, &wanted);
     }
     // A lock that became weaker or smaller may let others in.
     locks.changed.wake_all();
@@ -194,32 +226,44 @@ fn replace_range(ranges: &mut Vec<RangeLock>, range: &RangeLock, kind: Option<Ki
     *ranges = kept;
 }
 
-/// flock(2).
-pub fn flock(file: &File, kind: Kind, wait: Wait) -> Result<()> {
+fn take_one<T: PartialEq>(list: &mut Vec<T>, one: &T) {
+    if let Some(at) = list.iter().position(|other| other == one) {
+        list.swap_remove(at);
+    }
+}
+
+/// flock(2) for process `pid`.
+pub fn flock(file: &File, kind: Kind, pid: i32, wait: Wait) -> Result<()> {
     let locks = locks_of(file.inode());
-    let owner = OwnerId::of(file);
+    let wanted = Flock { owner: OwnerId::of(file), kind, pid };
     file.has_flock.store(true, Ordering::Relaxed);
     let mut outcome = Ok(());
     let attempt = || {
         let mut lists = locks.lists.lock();
-        let held = lists.flocks.iter().position(|(other, _)| *other == owner);
-        if held.is_some_and(|at| lists.flocks.get(at).is_some_and(|lock| lock.1 == kind)) {
+        let held = lists.flocks.iter().position(|other| other.owner == wanted.owner);
+        if held.is_some_and(|at| lists.flocks.get(at).is_some_and(|lock| lock.kind == kind)) {
             return true;
         }
         // flock(2): a conversion is not atomic, the old lock is given up first.
         if let Some(at) = held {
             lists.flocks.remove(at);
         }
-        let blocked = lists.flocks.iter().any(|(_, other)| kind == Kind::Exclusive || *other == Kind::Exclusive);
+        let blocked = lists.flocks.iter().any(|other| other.conflicts(&wanted));
         if !blocked {
-            lists.flocks.push((owner, kind));
+            lists.flocks.push(wanted);
         } else if wait == Wait::No {
             outcome = Err(Errno::EAGAIN);
             return true;
         }
         !blocked
     };
+    if wait == Wait::Yes {
+        locks.lists.lock().waiting_flocks.push(wanted);
+    }
     let waited = locks.changed.wait_event(TaskState::Interruptible, attempt);
+    if wait == Wait::Yes {
+        take_one(&mut locks.lists.lock().waiting_flocks, &wanted);
+    }
     locks.changed.wake_all();
     waited.and(outcome)
 }
@@ -228,7 +272,7 @@ pub fn flock(file: &File, kind: Kind, wait: Wait) -> Result<()> {
 pub fn funlock(file: &File) {
     let Some(locks) = file.inode().locks.get() else { return };
     let owner = OwnerId::of(file);
-    locks.lists.lock().flocks.retain(|(other, _)| *other != owner);
+    locks.lists.lock().flocks.retain(|lock| lock.owner != owner);
     locks.changed.wake_all();
 }
 
@@ -238,7 +282,7 @@ pub(super) fn file_gone(file: &File) {
     let owner = OwnerId::of(file);
     {
         let mut lists = locks.lists.lock();
-        lists.flocks.retain(|(other, _)| *other != owner);
+        lists.flocks.retain(|lock| lock.owner != owner);
         lists.ranges.retain(|lock| lock.owner != owner);
     }
     locks.changed.wake_all();
@@ -266,5 +310,56 @@ pub fn kind_of(l_type: i16) -> Result<Option<Kind>> {
         F_WRLCK => Ok(Some(Kind::Exclusive)),
         F_UNLCK => Ok(None),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `/proc/locks`: each lock, and below it with `->` those who wait for it (proc(5), Linux `lock_get_status`).
+pub fn show_locks(out: &mut dyn Write) -> fmt::Result {
+    let inodes: Vec<Arc<Inode>> = LOCKED.lock().iter().filter_map(Weak::upgrade).collect();
+    let mut number = 0;
+    for inode in inodes {
+        let Some(locks) = inode.locks.get() else { continue };
+        let (ranges, flocks, waiting_ranges, waiting_flocks) = {
+            let lists = locks.lists.lock();
+            (lists.ranges.clone(), lists.flocks.clone(), lists.waiting_ranges.clone(), lists.waiting_flocks.clone())
+        };
+        for held in &flocks {
+            number += 1;
+            show_flock(out, number, "", held, &inode)?;
+            for waiting in waiting_flocks.iter().filter(|waiting| held.conflicts(waiting)) {
+                show_flock(out, number, "-> ", waiting, &inode)?;
+            }
+        }
+        for held in &ranges {
+            number += 1;
+            show_range(out, number, "", held, &inode)?;
+            for waiting in waiting_ranges.iter().filter(|waiting| held.conflicts(waiting)) {
+                show_range(out, number, "-> ", waiting, &inode)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show_holder(out: &mut dyn Write, kind: Kind, pid: i32, inode: &Inode) -> fmt::Result {
+    let word = if kind == Kind::Exclusive { "WRITE" } else { "READ" };
+    let (major, minor) = abi::stat::split_dev(inode.sb.dev as u32);
+    write!(out, "{word} {pid} {major:02x}:{minor:02x}:{} ", inode.ino)
+}
+
+fn show_flock(out: &mut dyn Write, number: u32, prefix: &str, lock: &Flock, inode: &Inode) -> fmt::Result {
+    write!(out, "{number}: {prefix}FLOCK  ADVISORY  ")?;
+    show_holder(out, lock.kind, lock.pid, inode)?;
+    writeln!(out, "0 EOF")
+}
+
+fn show_range(out: &mut dyn Write, number: u32, prefix: &str, lock: &RangeLock, inode: &Inode) -> fmt::Result {
+    let family = if lock.pid < 0 { "OFDLCK" } else { "POSIX " };
+    write!(out, "{number}: {prefix}{family} ADVISORY  ")?;
+    show_holder(out, lock.kind, lock.pid, inode)?;
+    if lock.end == i64::MAX.cast_unsigned() {
+        writeln!(out, "{} EOF", lock.start)
+    } else {
+        writeln!(out, "{} {}", lock.start, lock.end)
     }
 }

@@ -32,6 +32,7 @@ pub mod libfs;
 pub mod lock;
 pub mod mount;
 pub mod namei;
+pub mod notify;
 pub mod nsfs;
 pub mod open;
 pub mod permission;
@@ -45,6 +46,7 @@ pub mod signalfd;
 pub mod super_block;
 pub mod sys;
 pub mod tmpfs;
+pub mod user_count;
 pub mod xattr;
 
 pub use context::FsContext;

@@ -13,7 +13,7 @@ use super::inode::{OpenRequest, SetAttributes};
 use super::mount::{Path, mnt};
 use super::namei::{Last, LastKind, WalkContext, Walker, lookup, lookup_locked};
 use super::permission::{self, MAY_EXEC, MAY_READ, MAY_WRITE, check, may_create};
-use super::{chrdev, pipe};
+use super::{chrdev, notify, pipe};
 use crate::Result;
 use crate::io::{IoDst, IoSrc};
 
@@ -229,7 +229,14 @@ fn open_inode(place: &Path, flags: u32, creds: &crate::task::Creds) -> Result<Ar
         Ok(ops)
     });
     match opened {
-        Ok(ops) => Ok(File::new(place.clone(), ops, flags, mode)),
+        Ok(ops) => {
+            let file = File::new(place.clone(), ops, flags, mode);
+            if flags & f::O_TRUNC != 0 && is_regular {
+                notify::content_changed(&place.dentry);
+            }
+            notify::opened(&file);
+            Ok(file)
+        }
         Err(error) => {
             if mode.contains(FileMode::WRITER) {
                 inode.put_write_access();
@@ -268,7 +275,11 @@ pub fn open_program_at(place: &Path, creds: &crate::task::Creds) -> Result<Arc<F
     inode.deny_write()?;
     let request = OpenRequest { path: place, flags: f::O_RDONLY, creds };
     match inode.ops().open(inode, &request) {
-        Ok(ops) => Ok(File::new(place.clone(), ops, f::O_RDONLY, FileMode::READ | FileMode::DENY_WRITE)),
+        Ok(ops) => {
+            let file = File::new(place.clone(), ops, f::O_RDONLY, FileMode::READ | FileMode::DENY_WRITE);
+            notify::opened(&file);
+            Ok(file)
+        }
         Err(error) => {
             inode.allow_write();
             Err(error)

@@ -32,6 +32,10 @@ use crate::mm::frame;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Creds, TaskState, current};
 
+pub mod splice;
+
+pub use splice::Patience;
+
 /// Writes of at most this many bytes are atomic (PIPE_BUF).
 pub const ATOMIC_BYTES: usize = PAGE_SIZE;
 /// Slots of a new pipe (Linux `PIPE_DEF_BUFFERS`).
@@ -44,18 +48,31 @@ hal::global! {
     pub static MAX_SIZE: AtomicUsize = AtomicUsize::new(1 << 20);
 }
 
-/// A frame that belongs to a pipe.
-struct Frame(Pfn);
+/// A reference to a frame: of the pipe's own, or of a file's page.
+struct Frame {
+    pfn: Pfn,
+    /// It holds a count. Boot frames and the frame of zeros have none.
+    counted: bool,
+}
 
 impl Frame {
     fn allocate() -> Result<Self> {
-        frame::allocate().map(Self)
+        frame::allocate().map(|pfn| Self { pfn, counted: true })
+    }
+
+    fn share(&self) -> Self {
+        if self.counted {
+            frame::get(self.pfn);
+        }
+        Self { pfn: self.pfn, counted: self.counted }
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        frame::put(self.0);
+        if self.counted {
+            frame::put(self.pfn);
+        }
     }
 }
 
@@ -66,6 +83,8 @@ struct Slot {
     length: usize,
     /// One write of O_DIRECT: it is read alone and nothing is appended to it (pipe(2) "packet mode").
     packet: bool,
+    /// Others may see the frame as well: nothing is appended to it, and it is not used again.
+    shared: bool,
 }
 
 struct Ring {
@@ -142,6 +161,7 @@ impl Pipe {
         if dst.remaining() == 0 {
             return Ok(0);
         }
+        let mut slept = false;
         loop {
             // An empty pipe is left unlocked: its reader goes to sleep at once.
             if !self.is_empty() {
@@ -157,8 +177,9 @@ impl Pipe {
                 match outcome {
                     Ok(0) => {}
                     result => {
-                        // Another reader was passed over when this one was woken for all of it.
-                        if more {
+                        // Another reader was passed over when this one was woken for all of it. A reader that was not
+                        // woken took nobody's turn: what it leaves is no news (Linux `wake_next_reader`).
+                        if more && slept {
                             self.wake_readers();
                         }
                         return result;
@@ -172,12 +193,14 @@ impl Pipe {
                 return Err(Errno::EAGAIN);
             }
             self.readable.wait_event_exclusive(TaskState::Interruptible, || !self.is_empty() || !self.has_writers())?;
+            slept = true;
         }
     }
 
     /// Writes everything, waiting for room; less when a signal comes, or without waiting.
     fn write(&self, src: &mut IoSrc<'_>, nonblocking: bool, packets: bool) -> Result<usize> {
         let mut done = 0;
+        let mut slept = false;
         if src.remaining() == 0 {
             return Ok(0);
         }
@@ -200,7 +223,7 @@ impl Pipe {
             }
             if src.remaining() == 0 {
                 // A writer that waits gets the room that this one left.
-                if !self.is_full() {
+                if slept && !self.is_full() {
                     self.wake_writers();
                 }
                 return Ok(done);
@@ -213,6 +236,7 @@ impl Pipe {
             if let Err(error) = waited {
                 return if done > 0 { Ok(done) } else { Err(error) };
             }
+            slept = true;
         }
     }
 
@@ -302,7 +326,7 @@ impl Ring {
         while dst.remaining() > 0 {
             let Some(slot) = self.slots.front_mut() else { break };
             let want = slot.length.min(dst.remaining());
-            let moved = match dst.put_frame(slot.frame.0, slot.offset, want) {
+            let moved = match dst.put_frame(slot.frame.pfn, slot.offset, want) {
                 Ok(moved) => moved,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -315,6 +339,7 @@ impl Ring {
                 // What of a packet does not fit is lost (pipe(2)).
                 if let Some(slot) = self.slots.pop_front()
                     && self.spare.len() < SPARE_FRAMES
+                    && !slot.shared
                 {
                     self.spare.push(slot.frame);
                 }
@@ -334,9 +359,10 @@ impl Ring {
             && odd != 0
             && let Some(last) = self.slots.back_mut()
             && !last.packet
+            && !last.shared
             && last.offset + last.length + odd <= PAGE_SIZE
         {
-            let moved = src.take_into_frame(last.frame.0, last.offset + last.length, odd)?;
+            let moved = src.take_into_frame(last.frame.pfn, last.offset + last.length, odd)?;
             last.length += moved;
             done += moved;
             if moved < odd {
@@ -352,9 +378,9 @@ impl Ring {
                 },
             };
             let want = src.remaining().min(PAGE_SIZE);
-            match src.take_into_frame(frame.0, 0, want) {
+            match src.take_into_frame(frame.pfn, 0, want) {
                 Ok(length) => {
-                    self.slots.push_back(Slot { frame, offset: 0, length, packet: packets });
+                    self.slots.push_back(Slot { frame, offset: 0, length, packet: packets, shared: false });
                     done += length;
                     if length < want {
                         break;
@@ -428,12 +454,12 @@ impl Drop for PipeEnd {
 
 impl FileOps for PipeEnd {
     fn read(&self, file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        self.pipe.read(dst, file.is_nonblocking())
+        self.pipe.read(dst, file.is_nonblocking() || dst.is_nowait())
     }
 
     fn write(&self, file: &File, src: &mut IoSrc<'_>, _offset: &mut u64) -> Result<usize> {
         let flags = file.flags();
-        self.pipe.write(src, flags & f::O_NONBLOCK != 0, flags & f::O_DIRECT != 0)
+        self.pipe.write(src, flags & f::O_NONBLOCK != 0 || src.is_nowait(), flags & f::O_DIRECT != 0)
     }
 
     fn poll(&self, _file: &File, table: Option<&mut PollTable>) -> u32 {
@@ -456,6 +482,10 @@ impl FileOps for PipeEnd {
             f::F_SETPIPE_SZ => self.pipe.set_size(argument & 0xffff_ffff),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn can_nowait(&self, _file: &File) -> bool {
+        true
     }
 
     fn offset_rule(&self) -> OffsetRule {

@@ -184,6 +184,7 @@ impl SuperBlock {
     }
 
     fn kill(&self) {
+        super::notify::unmounted(self);
         let root = self.root.lock().take();
         if let Some(root) = root {
             root.take_apart();

@@ -626,15 +626,15 @@ fn flock_belongs_to_the_open_file() {
         let root = Root::new();
         root.write("/f", "").unwrap();
         let (a, b) = (root.open("/f", f::O_RDONLY).unwrap(), root.open("/f", f::O_RDONLY).unwrap());
-        lock::flock(&a, Kind::Shared, Wait::No).unwrap();
-        lock::flock(&b, Kind::Shared, Wait::No).unwrap();
-        assert_eq!(lock::flock(&a, Kind::Exclusive, Wait::No), Err(Errno::EAGAIN));
+        lock::flock(&a, Kind::Shared, 1, Wait::No).unwrap();
+        lock::flock(&b, Kind::Shared, 1, Wait::No).unwrap();
+        assert_eq!(lock::flock(&a, Kind::Exclusive, 1, Wait::No), Err(Errno::EAGAIN));
         drop(b);
-        assert_eq!(lock::flock(&a, Kind::Exclusive, Wait::No), Ok(()));
+        assert_eq!(lock::flock(&a, Kind::Exclusive, 1, Wait::No), Ok(()));
         let c = root.open("/f", f::O_RDONLY).unwrap();
-        assert_eq!(lock::flock(&c, Kind::Shared, Wait::No), Err(Errno::EAGAIN));
+        assert_eq!(lock::flock(&c, Kind::Shared, 1, Wait::No), Err(Errno::EAGAIN));
         lock::funlock(&a);
-        assert_eq!(lock::flock(&c, Kind::Shared, Wait::No), Ok(()));
+        assert_eq!(lock::flock(&c, Kind::Shared, 1, Wait::No), Ok(()));
     });
 }
 

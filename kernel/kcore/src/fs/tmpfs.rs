@@ -489,7 +489,7 @@ impl FileOps for Regular {
     fn write(&self, file: &File, src: &mut IoSrc<'_>, offset: &mut u64) -> Result<usize> {
         let (inode, mapping, ops) = parts(file)?;
         let _lock = inode.lock.lock();
-        if file.flags() & f::O_APPEND != 0 {
+        if file.flags() & f::O_APPEND != 0 || src.is_append() {
             *offset = mapping.size();
         }
         let length = writable_length(*offset, src.remaining() as u64)?;
@@ -497,11 +497,14 @@ impl FileOps for Regular {
             return Ok(0);
         }
         let end = *offset + length;
-        if ops.has_seal(f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE)
-            || end > mapping.size() && ops.has_seal(f::F_SEAL_GROW)
-        {
+        if ops.has_seal(f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE) {
             return Err(Errno::EPERM);
         }
+        let length = if end > mapping.size() && ops.has_seal(f::F_SEAL_GROW) {
+            within_size(*offset, mapping.size())?
+        } else {
+            length
+        };
         let length = room_for(ops, mapping, *offset, length)?;
         src.limit(usize::try_from(length).unwrap_or(usize::MAX));
         remove_privileges(inode);
@@ -524,6 +527,10 @@ impl FileOps for Regular {
 
     fn mapping(&self, file: &File) -> Result<Arc<Mapping>> {
         file.inode().mapping().cloned().ok_or(Errno::ENODEV)
+    }
+
+    fn write_sealed(&self, file: &File) -> bool {
+        parts(file).is_ok_and(|(_, _, ops)| ops.has_seal(f::F_SEAL_WRITE | f::F_SEAL_FUTURE_WRITE))
     }
 
     fn fsync(&self, _file: &File, _data_only: bool) -> Result<()> {
@@ -560,6 +567,13 @@ impl FileOps for Regular {
             _ => Err(Errno::EINVAL),
         }
     }
+}
+
+/// How many bytes from `offset` on may be written to a file that must not grow. Linux writes page by page, and refuses the
+/// first piece that ends beyond the size (`shmem_write_begin`).
+fn within_size(offset: u64, size: u64) -> Result<u64> {
+    let end = size / PAGE_SIZE as u64 * PAGE_SIZE as u64;
+    end.checked_sub(offset).filter(|length| *length > 0).ok_or(Errno::EPERM)
 }
 
 /// How many of `length` bytes at `offset` the instance has room for; `ENOSPC` if none.
@@ -640,6 +654,13 @@ fn add_seals(file: &File, inode: &Arc<Inode>, ops: &TmpfsInode, argument: u64) -
     let _lock = inode.lock.lock();
     if ops.has_seal(f::F_SEAL_SEAL) {
         return Err(Errno::EPERM);
+    }
+    // F_SEAL_FUTURE_WRITE leaves the mappings that exist alone.
+    if seals & f::F_SEAL_WRITE != 0
+        && !ops.has_seal(f::F_SEAL_WRITE)
+        && inode.mapping().is_some_and(|mapping| mapping.is_mapped_writable())
+    {
+        return Err(Errno::EBUSY);
     }
     ops.seals.fetch_or(seals, Ordering::Relaxed);
     Ok(0)

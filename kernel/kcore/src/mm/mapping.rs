@@ -423,9 +423,18 @@ impl Mapping {
         mappers.known.push(mm);
     }
 
+    fn mapper_list(&self) -> Vec<Arc<Mm>> {
+        self.mappers.lock().known.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether some address space maps it shared, through a file that was opened for writing: it can be written there, at
+    /// once or after an mprotect(2) (Linux `i_mmap_writable`).
+    pub fn is_mapped_writable(&self) -> bool {
+        self.mapper_list().iter().any(|mm| mm.maps_writable(self))
+    }
+
     fn unmap(&self, first: u64, end: u64) {
-        let mappers: Vec<_> = self.mappers.lock().known.iter().filter_map(Weak::upgrade).collect();
-        for mm in mappers {
+        for mm in self.mapper_list() {
             mm.forget_file_pages(self, first, end);
         }
     }
@@ -486,6 +495,10 @@ pub trait MappedFile: Send + Sync {
     fn readable(&self) -> bool;
     /// Opened for writing: else no shared writable mapping (`EACCES`).
     fn writable(&self) -> bool;
+    /// Its content is sealed: writable shared mappings are not made any more (`EPERM`, fcntl(2) F_SEAL_WRITE).
+    fn write_sealed(&self) -> bool {
+        false
+    }
     /// On a mount without noexec: else no executable mapping (`EPERM`).
     fn executable(&self) -> bool;
 }

@@ -820,7 +820,8 @@ fn may_protect(vma: &Vma, protection: Protection) -> Result<()> {
         return Err(Errno::EACCES);
     }
     let Backing::File { file, .. } = &vma.backing else { return Ok(()) };
-    if protection.write && vma.shared && !file.writable() || protection.exec && !file.executable() {
+    let may_write = file.writable() && !file.write_sealed();
+    if protection.write && vma.shared && !may_write || protection.exec && !file.executable() {
         return Err(Errno::EACCES);
     }
     Ok(())

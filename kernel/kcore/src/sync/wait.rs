@@ -26,8 +26,9 @@ use crate::task::{Task, TaskState, current};
 /// Something other than a sleeping task that wants to hear of a wake-up (epoll items, for instance). Called with the
 /// queue locked and interrupts masked: it must be short and take only locks below `WAIT_QUEUE`.
 pub trait WakeCallback: Send + Sync {
-    /// The queue was woken for `events` (POLL* bits; 0 when the waker named none).
-    fn woken(&self, events: u32);
+    /// The queue was woken for `events` (POLL* bits; 0 when the waker named none). Whether that woke somebody: of
+    /// exclusive registrations the next one is asked otherwise.
+    fn woken(&self, events: u32) -> bool;
 }
 
 enum Target {
@@ -73,12 +74,7 @@ impl Waiter {
         self.triggered.store(true, Ordering::SeqCst);
         match &self.target {
             Target::Task(task) => task.upgrade().is_some_and(|task| sched::wake(&task, TaskState::NORMAL)),
-            Target::Callback(callback) => {
-                if let Some(callback) = callback.upgrade() {
-                    callback.woken(events);
-                }
-                true
-            }
+            Target::Callback(callback) => callback.upgrade().is_some_and(|callback| callback.woken(events)),
         }
     }
 }
@@ -206,6 +202,22 @@ impl WaitQueue {
         self.wake(usize::MAX, events);
     }
 
+    /// Wakes every registration after the lock of the queue was released: for queues whose callbacks wake queues of the
+    /// same kind (an epoll set in a set). Tasks register on such a queue, they never sleep on it.
+    pub fn relay(&self, events: u32) {
+        if self.is_idle() {
+            return;
+        }
+        let registered = |entry: &Entry| match entry {
+            Entry::Registered(waiter) => Some(waiter.clone()),
+            Entry::Sleeper { .. } => None,
+        };
+        let waiters: Vec<Arc<Waiter>> = self.waiters.lock().iter().filter_map(registered).collect();
+        for waiter in waiters {
+            waiter.wake(events);
+        }
+    }
+
     #[inline(always)]
     fn wake(&self, exclusive_limit: usize, events: u32) {
         if !self.is_idle() {
@@ -272,6 +284,16 @@ impl WaitQueue {
     /// As [`Self::wait_event`] with an exclusive registration: a `wake_one` wakes one such sleeper.
     pub fn wait_event_exclusive(&self, state: TaskState, condition: impl FnMut() -> bool) -> Result<()> {
         self.wait(state, true, u64::MAX, condition)
+    }
+
+    /// As [`Self::wait_event_exclusive`], with the deadline of [`Self::wait_event_until`].
+    pub fn wait_event_exclusive_until(
+        &self,
+        state: TaskState,
+        deadline_ns: u64,
+        condition: impl FnMut() -> bool,
+    ) -> Result<()> {
+        self.wait(state, true, deadline_ns, condition)
     }
 
     /// As [`Self::wait_event`], with `Err(ETIMEDOUT)` once the monotonic clock reaches `deadline_ns` (`u64::MAX`: never).

@@ -14,6 +14,7 @@ use crate::Result;
 use crate::fs::create::{self, Node};
 use crate::fs::file::DirSink;
 use crate::fs::namei::{Last, lookup};
+use crate::fs::notify;
 
 fn make(cx: &Context<'_>, dirfd: i32, path: UserStr, node: &Node<'_>) -> Result<usize> {
     let creds = cx.creds();
@@ -196,6 +197,7 @@ pub fn getdents64(cx: &mut Context<'_>, fd: i32, buffer: u64, count: u32) -> Res
     let mut offset = file.lock_offset();
     let mut next = *offset;
     file.ops().iterate(&file, &mut sink, &mut next)?;
+    notify::listed(&file);
     if sink.used == 0 && sink.full {
         return Err(Errno::EINVAL);
     }

@@ -16,7 +16,7 @@ use crate::fs::fdtable::OnExec;
 use crate::fs::file::{File, FileMode, OffsetRule};
 use crate::fs::namei::resolve;
 use crate::fs::open::{self, OpenHow, VALID_OPEN_FLAGS};
-use crate::fs::{permission, tmpfs};
+use crate::fs::{notify, permission, tmpfs};
 use crate::io::{IoDst, IoSrc, UserRun};
 
 /// Most bytes that one call moves (read(2): 0x7ffff000).
@@ -277,9 +277,11 @@ pub fn pwritev(cx: &mut Context<'_>, fd: i32, vector: UserPtr<Iovec>, count: u32
     file.write_at(&mut IoSrc::user_vector(runs_of(vector, count)?), offset)
 }
 
-/// What preadv2(2) and pwritev2(2) support of RWF_*: the ones that memory fulfils by itself.
-fn check_rwf(flags: u32) -> Result<()> {
-    if flags & !(f::RWF_HIPRI | f::RWF_DSYNC | f::RWF_SYNC) == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+/// Checks RWF_* (Linux `kiocb_set_rw_flags`). Memory fulfils the hints and synchronous ones by itself.
+fn check_rwf(file: &File, flags: u32) -> Result<()> {
+    const KNOWN: u32 = f::RWF_HIPRI | f::RWF_DSYNC | f::RWF_SYNC | f::RWF_NOWAIT | f::RWF_APPEND;
+    let refused = flags & f::RWF_NOWAIT != 0 && !file.ops().can_nowait(file);
+    if flags & !KNOWN != 0 || refused { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }
 
 /// preadv2(2): offset -1 means the file's own.
@@ -292,8 +294,28 @@ pub fn preadv2(
     _high: u64,
     flags: u32,
 ) -> Result<usize> {
-    check_rwf(flags)?;
-    if offset == -1 { readv(cx, fd, vector, count) } else { preadv(cx, fd, vector, count, offset) }
+    let at = if offset == -1 { None } else { Some(position(offset)?) };
+    let file = cx.files().get(fd)?;
+    if !file.mode().contains(FileMode::READ) {
+        return Err(Errno::EBADF);
+    }
+    if at.is_some() && file.offset_rule() == OffsetRule::Stream {
+        return Err(Errno::ESPIPE);
+    }
+    let mut dst = IoDst::user_vector(runs_of(vector, count)?);
+    if dst.remaining() == 0 {
+        return Ok(0);
+    }
+    check_rwf(&file, flags)?;
+    if flags & f::RWF_NOWAIT != 0 {
+        dst.set_nowait();
+    }
+    let result = match at {
+        Some(at) => file.read_at(&mut dst, at),
+        None => file.read(&mut dst),
+    };
+    cx.task.times.count_read(&result);
+    result
 }
 
 /// pwritev2(2).
@@ -306,8 +328,26 @@ pub fn pwritev2(
     _high: u64,
     flags: u32,
 ) -> Result<usize> {
-    check_rwf(flags)?;
-    if offset == -1 { writev(cx, fd, vector, count) } else { pwritev(cx, fd, vector, count, offset) }
+    let at = if offset == -1 { None } else { Some(position(offset)?) };
+    let file = cx.files().get(fd)?;
+    if !file.mode().contains(FileMode::WRITE) {
+        return Err(Errno::EBADF);
+    }
+    if at.is_some() && file.offset_rule() == OffsetRule::Stream {
+        return Err(Errno::ESPIPE);
+    }
+    let mut src = IoSrc::user_vector(runs_of(vector, count)?);
+    if src.remaining() == 0 {
+        return Ok(0);
+    }
+    check_rwf(&file, flags)?;
+    src.set_modes(flags & f::RWF_NOWAIT != 0, flags & f::RWF_APPEND != 0);
+    let result = match at {
+        Some(at) => file.write_at(&mut src, at),
+        None => file.write(&mut src),
+    };
+    cx.task.times.count_write(&result);
+    result
 }
 
 /// lseek(2).
@@ -492,6 +532,8 @@ pub fn fcntl(cx: &mut Context<'_>, fd: i32, command: u32, argument: u64) -> Resu
         return Err(Errno::EBADF);
     }
     match command {
+        // Before anybody asks what kind of file it is (Linux `memfd_add_seals`).
+        f::F_ADD_SEALS if !file.mode().contains(FileMode::WRITE) => Err(Errno::EPERM),
         f::F_SETFL => set_status_flags(cx, &file, low),
         f::F_GETLK | f::F_SETLK | f::F_SETLKW | f::F_OFD_GETLK | f::F_OFD_SETLK | f::F_OFD_SETLKW => {
             lock::fcntl_lock(cx, &file, command, UserPtr::new(argument))
@@ -627,7 +669,9 @@ pub fn fallocate(cx: &mut Context<'_>, fd: i32, mode: u32, offset: i64, length: 
     if mode & f::FALLOC_FL_KEEP_SIZE == 0 {
         check_file_size_limit(cx, file.inode().size(), end)?;
     }
-    file.ops().fallocate(&file, mode, offset, length).map(|()| 0)
+    file.ops().fallocate(&file, mode, offset, length)?;
+    notify::content_changed(&file.path.dentry);
+    Ok(0)
 }
 
 /// RLIMIT_FSIZE for calls that set a size: growing beyond it is `EFBIG` and a SIGXFSZ (Linux `inode_newsize_ok`).

@@ -15,8 +15,8 @@ pub fn flock(cx: &mut Context<'_>, fd: i32, operation: u32) -> Result<usize> {
     let file = cx.files().get(fd)?;
     let wait = if operation & f::LOCK_NB != 0 { Wait::No } else { Wait::Yes };
     match operation & !f::LOCK_NB {
-        f::LOCK_SH => lock::flock(&file, Kind::Shared, wait)?,
-        f::LOCK_EX => lock::flock(&file, Kind::Exclusive, wait)?,
+        f::LOCK_SH => lock::flock(&file, Kind::Shared, cx.task.tgid(), wait)?,
+        f::LOCK_EX => lock::flock(&file, Kind::Exclusive, cx.task.tgid(), wait)?,
         f::LOCK_UN => lock::funlock(&file),
         _ => return Err(Errno::EINVAL),
     }

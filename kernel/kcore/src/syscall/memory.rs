@@ -138,6 +138,9 @@ fn backing_of(
     if !file.readable() || shared && protection.write && !file.writable() {
         return Err(Errno::EACCES);
     }
+    if shared && protection.write && file.write_sealed() {
+        return Err(Errno::EPERM);
+    }
     if protection.exec && !file.executable() {
         return Err(Errno::EPERM);
     }

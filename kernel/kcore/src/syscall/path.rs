@@ -17,6 +17,7 @@ use crate::fs::file::FileMode;
 use crate::fs::inode::{Attributes, Inode, SetAttributes};
 use crate::fs::mount::{Path, mnt};
 use crate::fs::namei::{self, Last, Start, WalkContext, lookup};
+use crate::fs::notify;
 use crate::fs::permission::{self, MAY_EXEC, MAY_WRITE};
 use crate::ns::user::UserNs;
 use crate::task::Creds;
@@ -183,9 +184,12 @@ fn real_creds(creds: Arc<Creds>) -> Arc<Creds> {
     Arc::new(Creds { fsuid: creds.uid, fsgid: creds.gid, cap_effective: effective, ..(*creds).clone() })
 }
 
-fn change(inode: &Arc<Inode>, change: &SetAttributes) -> Result<usize> {
+fn change(place: &Path, change: &SetAttributes) -> Result<usize> {
+    let inode = place.dentry.inode();
     let _lock = inode.lock.lock();
-    inode.ops().setattr(inode, change).map(|()| 0)
+    inode.ops().setattr(inode, change)?;
+    notify::attributes_changed(&place.dentry, change);
+    Ok(0)
 }
 
 fn chmod(place: &Path, mode: u32, creds: &Creds) -> Result<usize> {
@@ -202,7 +206,7 @@ fn chmod(place: &Path, mode: u32, creds: &Creds) -> Result<usize> {
     if !creds.in_group(inode.gid()) && !permission::capable_over(inode, creds, CAP_FSETID) {
         mode &= !s::S_ISGID;
     }
-    change(inode, &SetAttributes { mode: Some(mode), ..SetAttributes::default() })
+    change(place, &SetAttributes { mode: Some(mode), ..SetAttributes::default() })
 }
 
 /// fchmod(2).
@@ -252,7 +256,7 @@ fn chown(place: &Path, uid: u32, gid: u32, creds: &Creds) -> Result<usize> {
     if !inode.is_dir() {
         crate::fs::xattr::drop_capabilities(inode);
     }
-    change(inode, &SetAttributes { uid, gid, mode, ..SetAttributes::default() })
+    change(place, &SetAttributes { uid, gid, mode, ..SetAttributes::default() })
 }
 
 /// fchown(2).
@@ -327,7 +331,7 @@ fn set_times(place: &Path, times: Option<[Timespec; 2]>, creds: &Creds) -> Resul
         _ => Some(time),
     };
     let [atime, mtime] = times.map(value);
-    change(inode, &SetAttributes { atime, mtime, ..SetAttributes::default() })
+    change(place, &SetAttributes { atime, mtime, ..SetAttributes::default() })
 }
 
 /// truncate(2).
@@ -346,7 +350,7 @@ pub fn truncate(cx: &mut Context<'_>, path: UserStr, length: i64) -> Result<usiz
     permission::check(inode, &creds, MAY_WRITE)?;
     inode.get_write_access()?;
     let done = super::file::check_file_size_limit(cx, inode.size(), size)
-        .and_then(|()| change(inode, &SetAttributes { size: Some(size), ..SetAttributes::default() }));
+        .and_then(|()| change(&place, &SetAttributes { size: Some(size), ..SetAttributes::default() }));
     inode.put_write_access();
     done
 }
@@ -359,7 +363,7 @@ pub fn ftruncate(cx: &mut Context<'_>, fd: i32, length: i64) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     super::file::check_file_size_limit(cx, file.inode().size(), size)?;
-    change(file.inode(), &SetAttributes { size: Some(size), ..SetAttributes::default() })
+    change(&file.path, &SetAttributes { size: Some(size), ..SetAttributes::default() })
 }
 
 fn write_statfs(place: &Path, buffer: UserPtr<Statfs>) -> Result<usize> {

@@ -260,7 +260,7 @@ pub fn epoll_create1(cx: &mut Context<'_>, flags: u32) -> Result<usize> {
     if flags & !EPOLL_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    add_file(cx, eventpoll::new_file(), OnExec::from_flags(flags))
+    add_file(cx, eventpoll::new_file(cx.creds().uid), OnExec::from_flags(flags))
 }
 
 /// epoll_ctl(2).
@@ -275,7 +275,7 @@ pub fn epoll_ctl(
     let files = cx.files();
     let epoll_file = files.get(epfd)?;
     let target = files.get(fd)?;
-    if target.inode().is_regular() || target.inode().is_dir() {
+    if !target.ops().can_poll(&target) {
         return Err(Errno::EPERM);
     }
     if Arc::ptr_eq(&epoll_file, &target) {
@@ -323,7 +323,8 @@ fn epoll_wait(
     limit: i32,
     deadline: Deadline,
 ) -> Result<usize> {
-    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).ok_or(Errno::EINVAL)?;
+    const MOST: usize = i32::MAX as usize / size_of::<EpollEvent>();
+    let limit = usize::try_from(limit).ok().filter(|limit| (1..=MOST).contains(limit)).ok_or(Errno::EINVAL)?;
     let file = cx.files().get(epfd)?;
     let epoll = file.ops_as::<EventPoll>().ok_or(Errno::EINVAL)?;
     let deadline_ns = match deadline {

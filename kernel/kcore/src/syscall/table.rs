@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, namespace, path, pidfd, pipe, poll, prctl, process,
-    process_vm, ptrace, random, sched, seccomp, signal, socket, system, time, xattr,
+    dir, file, futex, identity, info, limits, lock, memory, mount, namespace, notify, path, pidfd, pipe, poll, prctl,
+    process, process_vm, ptrace, random, sched, seccomp, signal, socket, splice, system, time, xattr,
 };
 use crate::Result;
 
@@ -158,6 +158,9 @@ table! {
     PREADV(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64) file::preadv;
     PWRITEV(fd: i32, vector: UserPtr<file::Iovec>, count: u32, offset: i64) file::pwritev;
     SENDFILE(out: i32, input: i32, offset: UserPtr<i64>, count: usize) file::sendfile;
+    VMSPLICE(fd: i32, vector: UserPtr<file::Iovec>, count: usize, flags: u32) splice::vmsplice;
+    SPLICE(input: i32, input_offset: UserPtr<i64>, out: i32, out_offset: UserPtr<i64>, length: usize, flags: u32) splice::splice;
+    TEE(input: i32, out: i32, length: usize, flags: u32) splice::tee;
     FSYNC(fd: i32) file::fsync;
     FDATASYNC(fd: i32) file::fdatasync;
     READAHEAD(fd: i32, offset: i64, count: usize) file::readahead;
@@ -254,6 +257,10 @@ table! {
     EPOLL_PWAIT(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: i32, mask: UserPtr<u64>, size: usize) poll::epoll_pwait;
     EPOLL_PWAIT2(epfd: i32, events: UserPtr<abi::poll::EpollEvent>, limit: i32, timeout: UserPtr<abi::time::Timespec>, mask: UserPtr<u64>, size: usize) poll::epoll_pwait2;
     PIPE2(fds: UserPtr<[i32; 2]>, flags: u32) pipe::pipe2;
+    // Watching the file system: inotify(7).
+    INOTIFY_INIT1(flags: u32) notify::inotify_init1;
+    INOTIFY_ADD_WATCH(fd: i32, path: UserStr, mask: u32) notify::inotify_add_watch;
+    INOTIFY_RM_WATCH(fd: i32, wd: i32) notify::inotify_rm_watch;
     // Sockets: socket(2), socketpair(2), send(2), recv(2).
     SOCKET(family: u32, kind: u32, protocol: u32) socket::socket;
     SOCKETPAIR(family: u32, kind: u32, protocol: u32, fds: UserPtr<[i32; 2]>) socket::socketpair;

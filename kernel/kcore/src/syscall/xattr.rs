@@ -10,6 +10,7 @@ use super::{Context, UserStr};
 use crate::Result;
 use crate::fs::mount::Path;
 use crate::fs::namei::Last;
+use crate::fs::notify;
 use crate::fs::xattr::{self, Existing, MAX_LIST, MAX_NAME, MAX_VALUE};
 
 fn by_path(cx: &Context<'_>, path: UserStr, last: Last) -> Result<Path> {
@@ -50,6 +51,7 @@ fn set(cx: &Context<'_>, place: &Path, name: UserStr, value: u64, size: usize, f
     bytes.resize(size, 0);
     hal::uaccess::copy_from_user(&mut bytes, value).map_err(|_| Errno::EFAULT)?;
     xattr::set(place.dentry.inode(), &cx.task.creds(), &name, &bytes, existing)?;
+    notify::xattrs_changed(&place.dentry);
     Ok(0)
 }
 
@@ -84,6 +86,7 @@ fn remove(cx: &Context<'_>, place: &Path, name: UserStr) -> Result<usize> {
     place.mount.want_write()?;
     let name = read_name(name)?;
     xattr::remove(place.dentry.inode(), &cx.task.creds(), &name)?;
+    notify::xattrs_changed(&place.dentry);
     Ok(0)
 }
 

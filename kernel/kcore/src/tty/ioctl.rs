@@ -11,7 +11,7 @@ use abi::tty::{Termio, Termios, Winsize};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::ldisc::Flush;
-use super::{OpenTty, Tty, job};
+use super::{OpenTty, Tty, job, pty};
 use crate::Result;
 use crate::syscall::UserPtr;
 use crate::task::current;
@@ -121,13 +121,30 @@ impl OpenTty {
                 let count = if self.is_master() { 0 } else { tty.state.lock().ldisc.output_waiting() };
                 UserPtr::new(argument).write(&(count as i32)).map(|()| 0)
             }
-            t::TCFLSH => job::check_change(tty).and_then(|()| flush(tty, argument)),
-            t::TCXONC => job::check_change(tty).and_then(|()| flow_control(tty, argument)),
+            t::TCFLSH => job::check_change(tty).and_then(|()| {
+                flush(tty, argument)?;
+                if !self.is_master() {
+                    let input = if argument == t::TCOFLUSH { 0 } else { t::TIOCPKT_FLUSHREAD };
+                    let output = if argument == t::TCIFLUSH { 0 } else { t::TIOCPKT_FLUSHWRITE };
+                    pty::tell_master(tty, input | output, 0);
+                }
+                Ok(0)
+            }),
+            t::TCXONC => job::check_change(tty).and_then(|()| {
+                let was_stopped = tty.state.lock().ldisc.is_stopped();
+                flow_control(tty, argument)?;
+                pty::tell_flow(tty, was_stopped);
+                Ok(0)
+            }),
             // A break is not sent: the ports have no way to; waiting for the output is the part that matters.
             t::TCSBRK | t::TCSBRKP => job::check_change(tty).and_then(|()| self.drain()).map(|()| 0),
             t::TIOCSBRK | t::TIOCCBRK => job::check_change(tty).map(|()| 0),
-            // Faked input is refused to everybody (`dev.tty.legacy_tiocsti` = 0).
-            t::TIOCSTI => Err(Errno::EIO),
+            // Faked input is for CAP_SYS_ADMIN alone (`dev.tty.legacy_tiocsti` = 0, Linux `tiocsti`).
+            t::TIOCSTI if self.is_master() || !current().capable(abi::capability::CAP_SYS_ADMIN) => Err(Errno::EIO),
+            t::TIOCSTI => UserPtr::new(argument).read().map(|byte: u8| {
+                tty.receive(&[byte]);
+                0
+            }),
             _ => return None,
         })
     }
@@ -163,6 +180,14 @@ impl OpenTty {
                 let lock: i32 = UserPtr::new(argument).read()?;
                 master.locked.store(lock != 0, Ordering::Release);
             }
+            t::TIOCPKT => {
+                let on: i32 = UserPtr::new(argument).read()?;
+                master.set_packet(on != 0);
+            }
+            t::TIOCGPKT => {
+                let on = i32::from(master.packet.load(Ordering::Acquire));
+                UserPtr::new(argument).write(&on)?;
+            }
             t::TIOCGPTLCK => {
                 let locked = i32::from(master.locked.load(Ordering::Acquire));
                 UserPtr::new(argument).write(&locked)?;
@@ -185,8 +210,12 @@ impl OpenTty {
         if when == When::DrainedAndFlushed {
             state.ldisc.flush(Flush::Input);
         }
+        let old = *state.ldisc.termios();
+        let was_stopped = state.ldisc.is_stopped();
         state.ldisc.set_termios(new);
         drop(state);
+        pty::tell_flow(tty, was_stopped);
+        pty::tell_settings(tty, &old, &new);
         // The change may have made something readable or writable, or output may go on.
         tty.readable.wake_all();
         tty.writable.wake_all();

@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::Errno;
-use abi::poll::{POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use abi::poll::{POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM};
+use abi::tty as t;
 use abi::tty::Termios;
 use hal::sync::SpinLock;
 
@@ -40,6 +41,10 @@ pub(crate) struct MasterSide {
     closed: AtomicBool,
     /// The slave was opened, and every such file is closed: reads end with `EIO`.
     slave_gone: AtomicBool,
+    /// TIOCPKT: each read of the master begins with a byte that says what follows.
+    pub packet: AtomicBool,
+    /// TIOCPKT_* that the next read tells.
+    status: AtomicU32,
 }
 
 /// A slave as a directory entry.
@@ -107,6 +112,8 @@ impl PtyTable {
             locked: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             slave_gone: AtomicBool::new(false),
+            packet: AtomicBool::new(false),
+            status: AtomicU32::new(0),
         };
         let device = Device::Pty { number, master };
         let tty = Tty::new(format!("pts/{number}"), (SLAVE_MAJOR, number), device, Termios::STANDARD);
@@ -143,6 +150,60 @@ impl Tty {
     pub(crate) fn is_master_closed(&self) -> bool {
         self.pty().is_some_and(|(_, master)| master.closed.load(Ordering::Acquire))
     }
+}
+
+impl MasterSide {
+    /// TIOCPKT (ioctl_tty(2)): switching it on forgets what happened before.
+    pub fn set_packet(&self, on: bool) {
+        if on && !self.packet.load(Ordering::Acquire) {
+            self.status.store(0, Ordering::Release);
+        }
+        self.packet.store(on, Ordering::Release);
+    }
+
+    /// What the next read of the master has to tell.
+    fn waiting_status(&self) -> u32 {
+        if self.packet.load(Ordering::Acquire) { self.status.load(Ordering::Acquire) } else { 0 }
+    }
+}
+
+/// Something happened on the slave's side that a master in packet mode is told: `set` TIOCPKT_* bits, which take the place
+/// of `cleared` ones.
+pub(crate) fn tell_master(tty: &Tty, set: u32, cleared: u32) {
+    let Some((_, master)) = tty.pty() else { return };
+    if set == 0 || !master.packet.load(Ordering::Acquire) {
+        return;
+    }
+    let _ = master.status.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(old & !cleared | set));
+    master.readable.wake_all_for(POLLIN | POLLPRI);
+}
+
+/// Tells of output that was stopped or started, if it was.
+pub(crate) fn tell_flow(tty: &Tty, was_stopped: bool) {
+    let is_stopped = tty.state.lock().ldisc.is_stopped();
+    match (was_stopped, is_stopped) {
+        (false, true) => tell_master(tty, t::TIOCPKT_STOP, t::TIOCPKT_START),
+        (true, false) => tell_master(tty, t::TIOCPKT_START, t::TIOCPKT_STOP),
+        _ => {}
+    }
+}
+
+/// Tells of new settings: whether the usual characters stop and start output, and any change under EXTPROC (Linux
+/// `pty_set_termios`).
+pub(crate) fn tell_settings(tty: &Tty, old: &Termios, new: &Termios) {
+    let stops = |termios: &Termios| {
+        termios.c_iflag & t::IXON != 0 && termios.c_cc[t::VSTOP] == 0o23 && termios.c_cc[t::VSTART] == 0o21
+    };
+    let mut set = match (stops(old), stops(new)) {
+        (false, true) => t::TIOCPKT_DOSTOP,
+        (true, false) => t::TIOCPKT_NOSTOP,
+        _ => 0,
+    };
+    let cleared = if set == 0 { 0 } else { t::TIOCPKT_DOSTOP | t::TIOCPKT_NOSTOP };
+    if (old.c_lflag | new.c_lflag) & t::EXTPROC != 0 {
+        set |= t::TIOCPKT_IOCTL;
+    }
+    tell_master(tty, set, cleared);
 }
 
 /// Lets a slave be opened: `EIO` while it is locked or after its master is gone.
@@ -183,9 +244,21 @@ pub(crate) fn master_read(tty: &Tty, dst: &mut IoDst<'_>, nonblocking: bool) -> 
     let master = tty.master();
     let mut chunk = [0; CHUNK];
     let mut done = 0;
+    let packet = master.packet.load(Ordering::Acquire);
     while dst.remaining() > 0 {
-        let length = take_output(tty, &mut chunk, dst.remaining());
+        if packet && done == 0 {
+            // A status comes alone (n_tty_read).
+            let status = master.status.swap(0, Ordering::AcqRel);
+            if status != 0 {
+                return dst.put(&[status as u8]);
+            }
+        }
+        let room = dst.remaining() - usize::from(packet && done == 0);
+        let length = take_output(tty, &mut chunk, room);
         if length > 0 {
+            if packet && done == 0 {
+                done += dst.put(&[t::TIOCPKT_DATA as u8])?;
+            }
             done += dst.put(&chunk[..length])?;
             tty.writable.wake_all_for(POLLOUT | POLLWRNORM);
             continue;
@@ -200,7 +273,9 @@ pub(crate) fn master_read(tty: &Tty, dst: &mut IoDst<'_>, nonblocking: bool) -> 
             return Err(Errno::EAGAIN);
         }
         master.readable.wait_event(TaskState::Interruptible, || {
-            tty.state.lock().ldisc.can_send() || master.slave_gone.load(Ordering::Acquire)
+            tty.state.lock().ldisc.can_send()
+                || master.slave_gone.load(Ordering::Acquire)
+                || master.waiting_status() != 0
         })?;
     }
     Ok(done)
@@ -224,7 +299,9 @@ pub(crate) fn master_write(tty: &Tty, src: &mut IoSrc<'_>, nonblocking: bool) ->
         let length = src.take(&mut chunk)?;
         let mut given = 0;
         while given < length {
+            let was_stopped = tty.state.lock().ldisc.is_stopped();
             let taken = tty.receive(&chunk[given..length]);
+            tell_flow(tty, was_stopped);
             given += taken;
             done += taken;
             if taken > 0 {
@@ -250,6 +327,9 @@ pub(crate) fn master_events(tty: &Tty) -> u32 {
     let mut events = 0;
     if state.ldisc.can_send() {
         events |= POLLIN | POLLRDNORM;
+    }
+    if master.waiting_status() != 0 {
+        events |= POLLIN | POLLRDNORM | POLLPRI;
     }
     if state.ldisc.has_room() {
         events |= POLLOUT | POLLWRNORM;

@@ -39,8 +39,21 @@ pub(super) static ENTRIES: &[Entry] = &[
     Entry::text("consoles", consoles),
     Entry::text("cgroups", cgroups),
     Entry::dir("tty", TTY_ENTRIES),
+    Entry::text("locks", locks),
+    // The network namespace's files, as far as there are any: every process has the same one.
+    Entry::dir("net", NET_ENTRIES),
     Entry { name: "kmsg", mode: 0o400, node: Node::Ops(crate::fs::dev::open_proc_kmsg) },
 ];
+
+static NET_ENTRIES: &[Entry] = &[Entry::text("unix", unix_sockets)];
+
+fn locks(text: &mut Text) -> Result<()> {
+    crate::fs::lock::show_locks(text).map_err(|_| Errno::EIO)
+}
+
+fn unix_sockets(text: &mut Text) -> Result<()> {
+    crate::net::unix::show(text).map_err(|_| Errno::EIO)
+}
 
 static TTY_ENTRIES: &[Entry] = &[Entry::text("drivers", tty_drivers)];
 

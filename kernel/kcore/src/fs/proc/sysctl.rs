@@ -12,7 +12,8 @@ use super::text::Text;
 use super::{Entry, Node, parse_number};
 use crate::Result;
 use crate::fs::mount::MOUNT_MAX;
-use crate::fs::{fdtable, file, permission, pipe};
+use crate::fs::notify::inotify;
+use crate::fs::{eventpoll, fdtable, file, permission, pipe};
 use crate::mm::{MMAP_MIN_ADDR, oom, settings};
 use crate::sync::order;
 use crate::task::{clone, coredump, current, yama};
@@ -134,11 +135,26 @@ static FS: &[Entry] = &[
     Entry::text("lease-break-time", |text| number(text, 45)),
     Entry::text("aio-max-nr", |text| number(text, 65_536)),
     Entry::dir("epoll", EPOLL),
+    Entry::dir("inotify", INOTIFY),
     // Where binfmt_misc is mounted.
     Entry::dir("binfmt_misc", &[]),
 ];
 
-static EPOLL: &[Entry] = &[Entry::text("max_user_watches", |text| number(text, 200_000))];
+static EPOLL: &[Entry] = &[Entry::setting(
+    "max_user_watches",
+    |text| number(text, eventpoll::max_user_watches()),
+    |value| eventpoll::set_max_user_watches(parse_number(value)?),
+)];
+
+static INOTIFY: &[Entry] = &[
+    int!("max_queued_events", inotify::MAX_QUEUED_EVENTS, 0, MOST),
+    int!("max_user_instances", inotify::MAX_USER_INSTANCES, 0, MOST),
+    Entry::setting(
+        "max_user_watches",
+        |text| number(text, inotify::max_user_watches()),
+        |value| inotify::set_max_user_watches(parse_number(value)?),
+    ),
+];
 
 static NET: &[Entry] = &[Entry::dir("core", NET_CORE)];
 static NET_CORE: &[Entry] = &[Entry::text("somaxconn", |text| number(text, 4096))];

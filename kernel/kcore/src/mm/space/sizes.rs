@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::{Mm, PAGE, Space};
-use crate::mm::Vma;
+use crate::mm::{Backing, Mapping, Vma};
 
 /// An area as `/proc/PID/maps` shows it.
 pub struct VmaInfo {
@@ -47,6 +47,17 @@ impl Mm {
         let space = self.lock();
         let info = |vma: &Vma| VmaInfo { vma: vma.clone(), resident: resident_pages(&space, vma) };
         space.vmas.iter().map(info).collect()
+    }
+
+    /// Whether an area shows `mapping` shared, through a file that was opened for writing.
+    pub(in crate::mm) fn maps_writable(&self, mapping: &Mapping) -> bool {
+        let shows_it = |vma: &Vma| match &vma.backing {
+            Backing::File { file, mapping: shown, .. } => {
+                vma.shared && core::ptr::eq(&**shown, mapping) && file.writable()
+            }
+            _ => false,
+        };
+        self.lock().vmas.unordered().any(shows_it)
     }
 
     /// Pages of all areas, and resident pages: what `/proc/PID/stat` shows, without a look at each area.

@@ -9,10 +9,15 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+use abi::Errno;
+use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
+use abi::resource::RLIMIT_NOFILE;
 use abi::socket::Ucred;
 
 use super::Socket;
+use crate::Result;
 use crate::fs::File;
+use crate::fs::user_count::UserCount;
 use crate::sync::Mutex;
 use crate::task::{current, pid};
 
@@ -45,18 +50,54 @@ pub struct Ancillary {
     pub sender: Option<Sender>,
     /// Open files, to become descriptors of the receiver.
     pub files: Vec<Arc<File>>,
+    /// They count as the sender's until they are received; a copy made by MSG_PEEK counts no second time.
+    pub charge: Option<Arc<Charge>>,
+}
+
+/// Files of a user that are on their way.
+pub struct Charge {
+    uid: u32,
+    count: u64,
+}
+
+impl Charge {
+    /// Counts files as on their way. `ETOOMANYREFS` when the user has more than RLIMIT_NOFILE there already, but for
+    /// CAP_SYS_RESOURCE and CAP_SYS_ADMIN (unix(7), Linux `too_many_unix_fds`).
+    fn new(count: u64) -> Result<Arc<Self>> {
+        let task = current();
+        let uid = task.creds().uid;
+        let exempt = task.capable(CAP_SYS_RESOURCE) || task.capable(CAP_SYS_ADMIN);
+        let over = ON_THEIR_WAY.count(uid) > task.rlimit(RLIMIT_NOFILE);
+        if over && !exempt || !ON_THEIR_WAY.charge(uid, count, u64::MAX) {
+            return Err(Errno::ETOOMANYREFS);
+        }
+        Ok(Arc::new(Self { uid, count }))
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        ON_THEIR_WAY.uncharge(self.uid, self.count);
+    }
 }
 
 impl Ancillary {
-    /// Remembers the sockets among the files as being on their way.
-    pub fn note_sockets(&self) {
+    /// Counts the files as being on their way, and remembers the sockets among them.
+    pub fn depart(&mut self) -> Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        self.charge = Some(Charge::new(self.files.len() as u64)?);
         for file in self.files.iter().filter(|file| file.ops_as::<Socket>().is_some()) {
             IN_FLIGHT.lock().insert(key(file), Arc::downgrade(file));
         }
+        Ok(())
     }
 }
 
 hal::global! {
+    /// Files on their way, by user.
+    static ON_THEIR_WAY: UserCount = UserCount::new();
     /// The sockets that were ever sent and may still be in a queue, by their addresses.
     static IN_FLIGHT: Mutex<BTreeMap<usize, Weak<File>>> = Mutex::new(BTreeMap::new());
     /// One collects at a time.

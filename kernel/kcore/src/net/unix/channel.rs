@@ -191,6 +191,9 @@ fn take_bytes(
             true => message.ancillary.files.clone(),
             false => core::mem::take(&mut message.ancillary.files),
         };
+        if !peek {
+            taken.ancillary.charge = message.ancillary.charge.take();
+        }
         if peek {
             at += 1;
         } else {
@@ -220,7 +223,7 @@ fn take_packet(
         length: moved,
         whole: length,
         from: message.from.clone(),
-        ancillary: Ancillary { sender: message.ancillary.sender, files: Vec::new() },
+        ancillary: Ancillary { sender: message.ancillary.sender, files: Vec::new(), charge: None },
     };
     if peek {
         taken.ancillary.files = message.ancillary.files.clone();

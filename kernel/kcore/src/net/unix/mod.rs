@@ -11,8 +11,10 @@ mod options;
 mod transfer;
 
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use abi::Errno;
 use abi::fcntl::O_RDWR;
@@ -103,13 +105,15 @@ pub struct Endpoint {
     /// SO_ERROR, which can be one thing: the peer closed without having read all (`ECONNRESET`).
     reset: AtomicBool,
     options: Options,
+    /// The inode of its file; 0 before accept(2) makes one.
+    ino: AtomicU64,
     /// shutdown(2) for sending, when there is no peer whose channel could say it.
     sends_no_more: AtomicBool,
 }
 
 impl Endpoint {
     fn new(kind: Kind) -> Arc<Self> {
-        Arc::new(Self {
+        let endpoint = Arc::new(Self {
             kind,
             incoming: Channel::new(),
             link: SpinLock::new(order::CHANNEL, Link::Unconnected),
@@ -121,8 +125,16 @@ impl Endpoint {
             listener: SpinLock::new(order::SOCKET_PENDING, None),
             reset: AtomicBool::new(false),
             options: Options::default(),
+            ino: AtomicU64::new(0),
             sends_no_more: AtomicBool::new(false),
-        })
+        });
+        let mut all = ALL.lock();
+        if all.len() == all.capacity() {
+            all.retain(|endpoint| endpoint.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&endpoint));
+        drop(all);
+        endpoint
     }
 
     /// Who is at the other end: `ENOTCONN` without one.
@@ -456,12 +468,15 @@ impl Drop for Socket {
 
 impl FileOps for Socket {
     fn read(&self, file: &File, dst: &mut IoDst<'_>, _offset: &mut u64) -> Result<usize> {
-        let received = self.receive(dst, Transfer::plain(file))?;
-        Ok(received.length)
+        let plain = Transfer::plain(file);
+        let how = Transfer { nonblocking: plain.nonblocking || dst.is_nowait(), ..plain };
+        Ok(self.receive(dst, how)?.length)
     }
 
     fn write(&self, file: &File, src: &mut IoSrc<'_>, _offset: &mut u64) -> Result<usize> {
-        self.send(src, None, alloc::vec::Vec::new(), None, Transfer::plain(file))
+        let plain = Transfer::plain(file);
+        let how = Transfer { nonblocking: plain.nonblocking || src.is_nowait(), ..plain };
+        self.send(src, None, Vec::new(), None, how)
     }
 
     fn poll(&self, _file: &File, mut table: Option<&mut PollTable>) -> u32 {
@@ -516,6 +531,10 @@ impl FileOps for Socket {
         Ok(self.endpoint.incoming.bytes())
     }
 
+    fn can_nowait(&self, _file: &File) -> bool {
+        true
+    }
+
     fn offset_rule(&self) -> OffsetRule {
         OffsetRule::Stream
     }
@@ -525,12 +544,41 @@ static SOCKFS: FsType = FsType { name: "sockfs", mount: pseudo::not_mountable };
 
 hal::global! {
     static FS: spin::Once<PseudoFs> = spin::Once::new();
+    /// Every endpoint, for `/proc/net/unix`.
+    static ALL: SpinLock<Vec<Weak<Endpoint>>> = SpinLock::new(order::SOCKET_NAMES, Vec::new());
+}
+
+/// `/proc/net/unix` (Linux `unix_seq_show`). The first column is an address in Linux, hidden from most as 0, as here.
+pub fn show(out: &mut dyn Write) -> fmt::Result {
+    writeln!(out, "Num       RefCount Protocol Flags    Type St Inode Path")?;
+    let all: Vec<Arc<Endpoint>> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
+    for endpoint in all {
+        let ino = endpoint.ino.load(Ordering::Relaxed);
+        let state = match (ino != 0, endpoint.is_connected()) {
+            (true, true) => 3,
+            (true, false) => 1,
+            (false, true) => 2,
+            (false, false) => 4,
+        };
+        let accepts = u32::from(endpoint.is_listening()) << 16;
+        // The reference of this list is not the socket's.
+        let references = Arc::strong_count(&endpoint).saturating_sub(1);
+        let kind = endpoint.kind.number();
+        write!(out, "{:016x}: {references:08X} {:08X} {accepts:08X} {kind:04X} {state:02X} {ino:5}", 0, 0)?;
+        match endpoint.name.get().map(|name| name.shown()) {
+            Some(shown) if !shown.is_empty() => writeln!(out, " {}", alloc::string::String::from_utf8_lossy(&shown))?,
+            _ => writeln!(out)?,
+        }
+    }
+    Ok(())
 }
 
 fn file_of(endpoint: Arc<Endpoint>, creds: &Creds, flags: u32) -> Arc<File> {
     let fs = FS.call_once(|| PseudoFs::new(&SOCKFS, abi::stat::SOCKFS_MAGIC));
-    let socket = OpsRef::Shared(Arc::new(Socket { endpoint }));
-    fs.file("socket", abi::stat::S_IFSOCK | 0o777, creds, socket, O_RDWR | flags)
+    let socket = OpsRef::Shared(Arc::new(Socket { endpoint: endpoint.clone() }));
+    let file = fs.file("socket", abi::stat::S_IFSOCK | 0o777, creds, socket, O_RDWR | flags);
+    endpoint.ino.store(file.inode().ino, Ordering::Relaxed);
+    file
 }
 
 /// The file of a new socket (socket(2)). `flags` is O_NONBLOCK or nothing.

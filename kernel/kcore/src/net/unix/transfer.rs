@@ -145,8 +145,8 @@ impl Socket {
         }
         let wanted = self.endpoint.options.pass_credentials() || other.options.pass_credentials();
         let sender = sender.or_else(|| wanted.then(real_caller));
-        let mut ancillary = Ancillary { sender, files };
-        ancillary.note_sockets();
+        let mut ancillary = Ancillary { sender, files, charge: None };
+        ancillary.depart()?;
         let mut done = 0;
         loop {
             if self.endpoint.sends_no_more.load(Ordering::SeqCst) || is_broken(&other) {
@@ -155,7 +155,7 @@ impl Socket {
             if self.endpoint.has_room_at(&other) {
                 let want = if kind == Kind::Stream { src.remaining().min(PIECE_BYTES) } else { src.remaining() };
                 let files = core::mem::take(&mut ancillary.files);
-                let piece = Ancillary { sender: ancillary.sender, files };
+                let piece = Ancillary { sender: ancillary.sender, files, charge: ancillary.charge.take() };
                 match Message::new(src, want, self.name(), piece) {
                     Ok(message) => other.incoming.push(message),
                     Err(error) => return if done > 0 { Ok(done) } else { Err(error) },

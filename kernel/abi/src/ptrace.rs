@@ -36,6 +36,7 @@ consts! {
     PTRACE_SECCOMP_GET_FILTER: u32 = 0x420c;
     PTRACE_SECCOMP_GET_METADATA: u32 = 0x420d;
     PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+    PTRACE_GET_RSEQ_CONFIGURATION: u32 = 0x420f;
     PTRACE_O_TRACESYSGOOD: u32 = 1;
     PTRACE_O_TRACEFORK: u32 = 1 << 1;
     PTRACE_O_TRACEVFORK: u32 = 1 << 2;
@@ -68,6 +69,8 @@ layout! {
     UserFpsimdState { vregs: [[u64; 2]; 32], fpsr: u32, fpcr: u32, __reserved: [u32; 2], }
     /// `struct ptrace_peeksiginfo_args`.
     PtracePeeksiginfoArgs { off: u64, flags: u32, nr: i32, }
+    /// `struct ptrace_rseq_configuration`, 24 bytes.
+    PtraceRseqConfiguration { rseq_abi_pointer: u64, rseq_abi_size: u32, signature: u32, flags: u32, pad: u32, }
     /// `struct ptrace_syscall_info`, 88 bytes; `data` is the union: number and six arguments, or value and is-error.
     PtraceSyscallInfo { op: u8, _pad: [u8; 3], arch: u32, instruction_pointer: u64, stack_pointer: u64, data: [u64; 8], }
 }

@@ -42,8 +42,7 @@ pub struct CloneArgs<'a> {
     pub set_tid: &'a [i32],
 }
 
-/// The flags that are implemented. CLONE_PTRACE and CLONE_UNTRACED speak to a tracer, and CLONE_IO and CLONE_SYSVSEM share
-/// what nobody has here: they are accepted.
+/// The flags that are implemented. CLONE_IO and CLONE_SYSVSEM share what nobody has here: they are accepted.
 pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_FS
     | c::CLONE_FILES

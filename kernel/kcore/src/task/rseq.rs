@@ -57,6 +57,11 @@ impl Rseq {
         self.told_cpu.store(NO_CPU, Ordering::Relaxed);
     }
 
+    /// What was registered: address (0: nothing) and signature.
+    pub(crate) fn registration(&self) -> (u64, u32) {
+        (self.address.load(Ordering::Relaxed), self.signature.load(Ordering::Relaxed))
+    }
+
     /// Forgets the registration: exec, and threads, which make their own (Linux `rseq_execve`, `rseq_fork` with CLONE_VM).
     pub(super) fn clear(&self) {
         self.set(0, 0);

@@ -3,7 +3,7 @@
 use abi::Errno;
 use abi::process as proc;
 use abi::ptrace as p;
-use abi::ptrace::{PtracePeeksiginfoArgs, PtraceSyscallInfo};
+use abi::ptrace::{PtracePeeksiginfoArgs, PtraceRseqConfiguration, PtraceSyscallInfo};
 use abi::signal as s;
 use abi::signal::SigInfo;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use super::{event, flag};
 use crate::Result;
 use crate::signal::{SigSet, UNBLOCKABLE};
 use crate::syscall::UserPtr;
-use crate::task::Task;
+use crate::task::{Task, seccomp};
 
 /// PTRACE_GETSIGINFO: `EINVAL` in a group-stop, which no signal tells of.
 pub(super) fn siginfo(task: &Task) -> Result<SigInfo> {
@@ -138,6 +138,34 @@ pub(super) fn syscall_info(task: &Task, size: u64, to: u64) -> Result<usize> {
     let room = usize::try_from(size).unwrap_or(usize::MAX).min(length);
     uaccess::copy_to_user(to, &info.as_bytes()[..room]).map_err(|_| Errno::EFAULT)?;
     Ok(length)
+}
+
+/// PTRACE_GET_RSEQ_CONFIGURATION: as much of it as `size` has room for. Returns how much there is.
+pub(super) fn rseq(task: &Task, size: u64, to: u64) -> Result<usize> {
+    let (rseq_abi_pointer, signature) = task.rseq.registration();
+    let rseq_abi_size = size_of::<proc::Rseq>() as u32;
+    let told = PtraceRseqConfiguration { rseq_abi_pointer, rseq_abi_size, signature, flags: 0, pad: 0 };
+    let whole = size_of::<PtraceRseqConfiguration>();
+    let room = usize::try_from(size).unwrap_or(whole).min(whole);
+    uaccess::copy_to_user(to, &told.as_bytes()[..room]).map_err(|_| Errno::EFAULT)?;
+    Ok(whole)
+}
+
+/// PTRACE_SECCOMP_GET_METADATA: the flags of the filter whose number is at `place`. Returns the bytes that were stored there
+/// (Linux `seccomp_get_metadata`).
+pub(super) fn seccomp_metadata(task: &Task, size: u64, place: u64) -> Result<usize> {
+    /// `struct seccomp_metadata`: the number, then the flags.
+    const WHOLE: usize = 16;
+    seccomp::may_look_at_filters()?;
+    let size = usize::try_from(size).unwrap_or(WHOLE).min(WHOLE);
+    if size < size_of::<u64>() {
+        return Err(Errno::EINVAL);
+    }
+    let index = UserPtr::<u64>::new(place).read()?;
+    let flags = if task.seccomp.is_logged(index)? { proc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    let told = [index, u64::from(flags)];
+    uaccess::copy_to_user(place, &told.as_bytes()[..size]).map_err(|_| Errno::EFAULT)?;
+    Ok(size)
 }
 
 /// PTRACE_SECCOMP_GET_FILTER: the instructions of filter number `index`, the oldest being 0. Returns how many.

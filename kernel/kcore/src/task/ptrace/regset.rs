@@ -57,7 +57,7 @@ impl Set {
     /// How much of a buffer of `length` bytes is used: `EINVAL` when it would hold a part of a register.
     fn portion(self, length: u64) -> Result<usize> {
         let (whole, register) = self.sizes();
-        if length % register as u64 != 0 {
+        if !length.is_multiple_of(register as u64) {
             return Err(Errno::EINVAL);
         }
         Ok(usize::try_from(length).unwrap_or(whole).min(whole))

@@ -78,6 +78,8 @@ fn of_stopped(tracee: Frozen, number: u32, address: u64, data: u64) -> Result<us
         p::PTRACE_GETSIGMASK => UserPtr::<u64>::new(data).write(&info::blocked(&task, address)?)?,
         p::PTRACE_SETSIGMASK => info::set_blocked(&task, address, UserPtr::new(data))?,
         p::PTRACE_GET_SYSCALL_INFO => return info::syscall_info(&task, address, data),
+        p::PTRACE_GET_RSEQ_CONFIGURATION => return info::rseq(&task, address, data),
+        p::PTRACE_SECCOMP_GET_METADATA => return info::seccomp_metadata(&task, address, data),
         p::PTRACE_SECCOMP_GET_FILTER => return info::seccomp_filter(&task, address, data),
         _ => return Err(Errno::EIO),
     }

@@ -92,18 +92,24 @@ impl Seccomp {
         self.is_in_force.load(Ordering::SeqCst)
     }
 
-    /// The instructions of filter number `index`, the oldest being 0, for a tracer that makes a checkpoint: `EACCES` for one
-    /// that may not, `EINVAL` without filters, `ENOENT` beyond the youngest (Linux `seccomp_get_filter`).
+    /// The instructions of filter number `index`, the oldest being 0, for a tracer that makes a checkpoint (Linux
+    /// `seccomp_get_filter`).
     pub(crate) fn filter_for_tracer(&self, index: u64) -> Result<Vec<SockFilter>> {
-        let me = current();
-        if !me.capable(CAP_SYS_ADMIN) || me.seccomp.is_in_force() {
-            return Err(Errno::EACCES);
-        }
+        may_look_at_filters()?;
+        self.nth(index)?.program.source()
+    }
+
+    /// Whether that filter has its answers logged.
+    pub(crate) fn is_logged(&self, index: u64) -> Result<bool> {
+        Ok(self.nth(index)?.log)
+    }
+
+    /// Filter number `index`: `EINVAL` without filters, `ENOENT` beyond the youngest (Linux `get_nth_filter`).
+    fn nth(&self, index: u64) -> Result<Arc<Filter>> {
         let Mode::Filter(head) = self.mode.lock().clone() else { return Err(Errno::EINVAL) };
         let count = filters(&head).count();
         let index = usize::try_from(index).ok().filter(|index| *index < count).ok_or(Errno::ENOENT)?;
-        let filter = filters(&head).nth(count - 1 - index).ok_or(Errno::ENOENT)?;
-        filter.program.source()
+        filters(&head).nth(count - 1 - index).cloned().ok_or(Errno::ENOENT)
     }
 
     /// SECCOMP_MODE_* and the number of filters, for prctl(2) and `/proc/PID/status`.
@@ -114,6 +120,12 @@ impl Seccomp {
             Mode::Filter(head) => (p::SECCOMP_MODE_FILTER, filters(&head).count()),
         }
     }
+}
+
+/// Whether the current task may be shown filters: `EACCES` unless it is privileged and not bound itself.
+pub(crate) fn may_look_at_filters() -> Result<()> {
+    let me = current();
+    if me.capable(CAP_SYS_ADMIN) && !me.seccomp.is_in_force() { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 fn filters(head: &Arc<Filter>) -> impl Iterator<Item = &Arc<Filter>> {

@@ -3,6 +3,7 @@
 mod interleave;
 mod kill;
 mod requests;
+mod rights;
 mod stops;
 mod threads;
 

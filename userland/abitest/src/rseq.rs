@@ -36,7 +36,10 @@ pub const CASES: &[Case] = cases![
     sections_survive_system_calls_outside_of_them,
     wrong_signature_is_a_fault,
     version_is_checked,
-    flags_of_a_section_are_a_fault,
+    flag_for_signals_alone_is_a_fault,
+    section_with_all_flags_is_not_aborted,
+    flags_of_the_area_count_as_well,
+    flag_for_switches_lets_signals_abort,
     abort_handler_within_the_section_is_a_fault,
     section_that_wraps_is_a_fault,
     section_in_nothing_is_a_fault,
@@ -394,19 +397,47 @@ fn version_is_checked() -> Outcome {
     Ok(())
 }
 
-fn flags_of_a_section_are_a_fault() -> Outcome {
+/// How a process ends that gets a signal in a section with these flags: 128 + SIGSEGV, 1 when it was aborted, 0 when not.
+fn signalled_with(section_flags: u32, area_flags: u32) -> std::result::Result<i32, Failure> {
     let area = registered()?;
-    poke(area + SECTION + 4, 1u32);
+    let words = Shared::new()?;
+    poke(area + SECTION + 4, section_flags);
+    poke(area + 16, area_flags);
     note_signal(SIGUSR1, 0)?;
-    let status = fate(|| {
+    let pid = child(|| {
         let me = getpid();
         let _ = child(|| {
             sleep_ms(30);
-            kill(me, SIGUSR1).is_err().into()
+            let _ = kill(me, SIGUSR1);
+            sleep_ms(30);
+            words.set(0, 1);
+            0
         });
-        rseq_spin(area, area + SECTION, LONG, area + FLAG)
+        rseq_spin(area, area + SECTION, LONG, words.address(0)).into()
     })?;
-    same!(status, 128 + SIGSEGV);
+    let status = status(pid)?;
+    rseq(area, 32, UNREGISTER, RSEQ_SIGNATURE)?;
+    Ok(status)
+}
+
+fn flag_for_signals_alone_is_a_fault() -> Outcome {
+    same!(signalled_with(2, 0)?, 128 + SIGSEGV);
+    Ok(())
+}
+
+fn section_with_all_flags_is_not_aborted() -> Outcome {
+    same!(signalled_with(7, 0)?, 0);
+    Ok(())
+}
+
+fn flags_of_the_area_count_as_well() -> Outcome {
+    same!(signalled_with(0, 7)?, 0);
+    same!(signalled_with(2, 5)?, 0);
+    Ok(())
+}
+
+fn flag_for_switches_lets_signals_abort() -> Outcome {
+    same!(signalled_with(5, 0)?, 1);
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 //! thread's NOTIFY work bit: a system call that was not interrupted costs nothing. Linux writes the CPU number each time; here it
 //! is written when it is another one.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::process::{self, Rseq as Area, RseqCs};
@@ -30,20 +30,27 @@ pub struct Rseq {
     address: AtomicU64,
     /// What stands before each abort handler.
     signature: AtomicU32,
-    /// Something happened that a critical section does not survive.
-    interrupted: AtomicBool,
+    /// What happened that a critical section does not survive: [`event`] bits.
+    events: AtomicU32,
     /// The CPU number that the structure has.
     told_cpu: AtomicU32,
 }
 
 const NO_CPU: u32 = u32::MAX;
 
+/// What interrupts a section, and the flags of a section that does not want to hear of it (RSEQ_CS_FLAG_NO_RESTART_ON_*).
+mod event {
+    pub const PREEMPT: u32 = 1;
+    pub const SIGNAL: u32 = 2;
+    pub const MIGRATE: u32 = 4;
+}
+
 impl Default for Rseq {
     fn default() -> Self {
         Self {
             address: AtomicU64::new(0),
             signature: AtomicU32::new(0),
-            interrupted: AtomicBool::new(false),
+            events: AtomicU32::new(0),
             told_cpu: AtomicU32::new(NO_CPU),
         }
     }
@@ -53,7 +60,7 @@ impl Rseq {
     fn set(&self, address: u64, signature: u32) {
         self.address.store(address, Ordering::Relaxed);
         self.signature.store(signature, Ordering::Relaxed);
-        self.interrupted.store(false, Ordering::Relaxed);
+        self.events.store(0, Ordering::Relaxed);
         self.told_cpu.store(NO_CPU, Ordering::Relaxed);
     }
 
@@ -80,7 +87,7 @@ impl Rseq {
 #[inline(always)]
 pub(crate) fn note_interruption(task: &Task) {
     if task.rseq.address.load(Ordering::Relaxed) != 0 {
-        task.rseq.interrupted.store(true, Ordering::Relaxed);
+        task.rseq.events.fetch_or(event::PREEMPT, Ordering::Relaxed);
         task.thread.work().fetch_or(work::NOTIFY, Ordering::SeqCst);
     }
 }
@@ -153,17 +160,20 @@ pub(crate) fn before_handler(registers: &mut UserFrame) -> bool {
     if task.rseq.address.load(Ordering::Relaxed) == 0 {
         return true;
     }
-    task.rseq.interrupted.store(true, Ordering::Relaxed);
+    task.rseq.events.fetch_or(event::SIGNAL, Ordering::Relaxed);
     settle(registers).is_ok()
 }
 
 fn settle(registers: &mut UserFrame) -> Result<()> {
     let task = current();
     let address = task.rseq.address.load(Ordering::Relaxed);
-    leave_section(address, registers)?;
     // A switch to another CPU after this look sets the work bit again.
-    let cpu = task.sched.cpu() as u32;
-    if task.rseq.told_cpu.load(Ordering::Relaxed) != cpu {
+    let (cpu, told) = (task.sched.cpu() as u32, task.rseq.told_cpu.load(Ordering::Relaxed));
+    if told != cpu && told != NO_CPU {
+        task.rseq.events.fetch_or(event::MIGRATE, Ordering::Relaxed);
+    }
+    leave_section(address, registers)?;
+    if told != cpu {
         write_cpu(address, cpu, cpu)?;
         task.rseq.told_cpu.store(cpu, Ordering::Relaxed);
     }
@@ -182,7 +192,7 @@ fn leave_section(address: u64, registers: &mut UserFrame) -> Result<()> {
     let pointer = address + core::mem::offset_of!(Area, rseq_cs) as u64;
     let section = uaccess::load_u64(pointer).map_err(|_| Errno::EFAULT)?;
     if section == 0 {
-        task.rseq.interrupted.store(false, Ordering::Relaxed);
+        task.rseq.events.store(0, Ordering::Relaxed);
         return Ok(());
     }
     let section = checked_section(section, task.rseq.signature.load(Ordering::Relaxed))?;
@@ -191,13 +201,14 @@ fn leave_section(address: u64, registers: &mut UserFrame) -> Result<()> {
         // Left by itself: the pointer is cleared lazily.
         return forget();
     }
-    // The flags that said what not to restart for are gone since Linux 6.1.
-    let area_flags =
-        uaccess::load_u32(address + core::mem::offset_of!(Area, flags) as u64).map_err(|_| Errno::EFAULT)?;
-    if section.flags != 0 || area_flags != 0 {
+    let flags_at = address + core::mem::offset_of!(Area, flags) as u64;
+    let ignored = section.flags | uaccess::load_u32(flags_at).map_err(|_| Errno::EFAULT)?;
+    // A handler that was preempted could not restart the section that it interrupted (Linux `rseq_need_restart`).
+    let others = event::PREEMPT | event::MIGRATE;
+    if ignored & event::SIGNAL != 0 && ignored & others != others {
         return Err(Errno::EINVAL);
     }
-    if task.rseq.interrupted.swap(false, Ordering::Relaxed) {
+    if task.rseq.events.swap(0, Ordering::Relaxed) & !ignored != 0 {
         forget()?;
         registers.pc = section.abort_ip;
     }

@@ -38,7 +38,7 @@ pub struct Rseq {
 
 const NO_CPU: u32 = u32::MAX;
 
-/// What interrupts a section, and the flags of a section that does not want to hear of it (RSEQ_CS_FLAG_NO_RESTART_ON_*).
+/// What interrupts a section (Linux `rseq_event_mask_bits`).
 mod event {
     pub const PREEMPT: u32 = 1;
     pub const SIGNAL: u32 = 2;
@@ -203,12 +203,8 @@ fn leave_section(address: u64, registers: &mut UserFrame) -> Result<()> {
     }
     let flags_at = address + core::mem::offset_of!(Area, flags) as u64;
     let ignored = section.flags | uaccess::load_u32(flags_at).map_err(|_| Errno::EFAULT)?;
-    // A handler that was preempted could not restart the section that it interrupted (Linux `rseq_need_restart`).
-    let others = event::PREEMPT | event::MIGRATE;
-    if ignored & event::SIGNAL != 0 && ignored & others != others {
-        return Err(Errno::EINVAL);
-    }
-    if task.rseq.events.swap(0, Ordering::Relaxed) & !ignored != 0 {
+    // The flags that said what not to restart for are deprecated: a section with any of them is not restarted, as Linux 6.1 does.
+    if task.rseq.events.swap(0, Ordering::Relaxed) != 0 && ignored == 0 {
         forget()?;
         registers.pc = section.abort_ip;
     }

@@ -41,5 +41,5 @@ fn memory_of(tracee: &Task) -> Result<alloc::sync::Arc<crate::mm::Mm>> {
 
 /// The address without its tag, which the hardware ignores (TCR_EL1.TBI0; Linux `untagged_addr`).
 fn untagged(address: u64) -> u64 {
-    if address >> 55 & 1 == 0 { address & (1 << 56) - 1 } else { address }
+    if address >> 55 & 1 == 0 { address & ((1 << 56) - 1) } else { address }
 }

@@ -218,7 +218,7 @@ fn checked(kind: Kind, register: DebugRegister) -> Result<DebugRegister> {
     let address = address + u64::from(offset);
     let (aligned, selected) = match kind {
         Kind::Breakpoint => (address & !3, 0xf << (address & 3)),
-        Kind::Watchpoint => (address & !7, (1u64 << length) - 1 << (address & 7)),
+        Kind::Watchpoint => (address & !7, ((1u64 << length) - 1) << (address & 7)),
     };
     let selected = u32::try_from(selected & 0xff).unwrap_or(0xff);
     // Of user code alone.

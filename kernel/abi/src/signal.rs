@@ -188,6 +188,21 @@ impl SigInfo {
         self.fields[1] = uid;
     }
 
+    /// `si_overrun`.
+    pub fn overruns(&self) -> i32 {
+        self.fields[1].cast_signed()
+    }
+
+    /// Whether the kernel's own mark of a POSIX timer's signal is set (`si_sys_private`). User space is not to see it.
+    pub fn is_marked(&self) -> bool {
+        self.fields[4] != 0
+    }
+
+    /// Sets or clears the mark.
+    pub fn set_mark(&mut self, mark: u32) {
+        self.fields[4] = mark;
+    }
+
     /// `si_signo`.
     pub fn signal(&self) -> u32 {
         self.si_signo.cast_unsigned()

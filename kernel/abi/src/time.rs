@@ -23,6 +23,42 @@ consts! {
     SIGEV_NONE: i32 = 1;
     SIGEV_THREAD: i32 = 2;
     SIGEV_THREAD_ID: i32 = 4;
+    TFD_TIMER_ABSTIME: u32 = 1;
+    TFD_TIMER_CANCEL_ON_SET: u32 = 2;
+    TFD_CLOEXEC: u32 = 0o2_000_000;
+    TFD_NONBLOCK: u32 = 0o4000;
+    TFD_IOC_SET_TICKS: u32 = 0x4008_5400;
+    ADJ_OFFSET: u32 = 0x0001;
+    ADJ_FREQUENCY: u32 = 0x0002;
+    ADJ_MAXERROR: u32 = 0x0004;
+    ADJ_ESTERROR: u32 = 0x0008;
+    ADJ_STATUS: u32 = 0x0010;
+    ADJ_TIMECONST: u32 = 0x0020;
+    ADJ_TAI: u32 = 0x0080;
+    ADJ_SETOFFSET: u32 = 0x0100;
+    ADJ_MICRO: u32 = 0x1000;
+    ADJ_NANO: u32 = 0x2000;
+    ADJ_TICK: u32 = 0x4000;
+    ADJ_ADJTIME: u32 = 0x8000;
+    ADJ_OFFSET_SINGLESHOT: u32 = 0x8001;
+    ADJ_OFFSET_READONLY: u32 = 0x2000;
+    ADJ_OFFSET_SS_READ: u32 = 0xa001;
+    STA_PLL: u32 = 0x0001;
+    STA_FLL: u32 = 0x0008;
+    STA_INS: u32 = 0x0010;
+    STA_DEL: u32 = 0x0020;
+    STA_UNSYNC: u32 = 0x0040;
+    STA_FREQHOLD: u32 = 0x0080;
+    STA_CLOCKERR: u32 = 0x1000;
+    STA_NANO: u32 = 0x2000;
+    STA_MODE: u32 = 0x4000;
+    STA_RONLY: u32 = 0xff00;
+    TIME_OK: i32 = 0;
+    TIME_INS: i32 = 1;
+    TIME_DEL: i32 = 2;
+    TIME_OOP: i32 = 3;
+    TIME_WAIT: i32 = 4;
+    TIME_ERROR: i32 = 5;
 }
 
 macro_rules! layout {
@@ -50,4 +86,18 @@ layout! {
     Timezone { tz_minuteswest: i32, tz_dsttime: i32, }
     /// The first words of `struct sigevent`.
     Sigevent { sigev_value: u64, sigev_signo: i32, sigev_notify: i32, sigev_tid: i32, _pad: [u32; 11], }
+    /// `struct timex` of adjtimex(2).
+    Timex {
+        modes: u32, _pad0: u32, offset: i64, freq: i64, maxerror: i64, esterror: i64, status: i32, _pad1: u32,
+        constant: i64, precision: i64, tolerance: i64, time: Timeval, tick: i64, ppsfreq: i64, jitter: i64, shift: i32,
+        _pad2: u32, stabil: i64, jitcnt: i64, calcnt: i64, errcnt: i64, stbcnt: i64, tai: i32, _pad3: [u32; 11],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn layouts_have_linux_sizes() {
+        assert_eq!((size_of::<super::Timex>(), size_of::<super::Sigevent>()), (208, 64));
+    }
 }

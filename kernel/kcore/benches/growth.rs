@@ -2,6 +2,7 @@
 //! hal. What is O(1) stays flat from 10 to 100,000; what is O(log n) doubles or triples; anything else is a bug.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
@@ -10,6 +11,7 @@ use kcore::mm::space::{MapRequest, Mm, Placement};
 use kcore::mm::{Protection, frame};
 use kcore::task::pid::{Pid, PidNamespace};
 use kcore::testing::Queue;
+use kcore::time::{Timer, TimerCallback};
 
 const SIZES: [u64; 5] = [10, 100, 1_000, 10_000, 100_000];
 const PAGE: u64 = 4096;
@@ -27,6 +29,7 @@ fn main() {
         pick_next(&mut criterion);
         wake(&mut criterion);
         pid(&mut criterion);
+        timers(&mut criterion);
         vma(&mut criterion);
         mmap(&mut criterion);
         criterion.final_summary();
@@ -51,6 +54,37 @@ fn wake(criterion: &mut Criterion) {
     for size in SIZES {
         let mut queue = Queue::new(size);
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| bencher.iter(|| queue.sleep_and_wake()));
+    }
+    group.finish();
+}
+
+struct Unheard;
+
+impl TimerCallback for Unheard {
+    fn expired(&self, _: &Arc<Timer>) {}
+}
+
+/// A timer is started and stopped, as by a sleep that something else ends, among others that wait.
+fn timers(criterion: &mut Criterion) {
+    const HOUR: u64 = 3_600_000_000_000;
+    let mut group = criterion.benchmark_group("timer");
+    for size in SIZES {
+        let timer = || Timer::call(std::sync::Weak::<Unheard>::new());
+        let waiting: Vec<_> = (0..size).map(|_| timer()).collect();
+        // Deadlines all over an hour, in no order.
+        let deadline = |n: u64| HOUR + n.wrapping_mul(2_654_435_761) % HOUR;
+        (0..).zip(&waiting).for_each(|(n, timer)| timer.start(deadline(n)));
+        let (own, mut n) = (timer(), 0);
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            bencher.iter(|| {
+                n += 7;
+                own.start(black_box(deadline(n)));
+                own.cancel()
+            });
+        });
+        waiting.iter().for_each(|timer| {
+            timer.cancel();
+        });
     }
     group.finish();
 }

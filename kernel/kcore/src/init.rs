@@ -19,7 +19,7 @@ use crate::mm::{frame, vdso};
 use crate::task::exec::{self, Request};
 use crate::task::{self, current, kthread};
 use crate::tty::SerialPort;
-use crate::{fs, sched, time, trap};
+use crate::{fs, sched, sync, time, trap};
 
 /// What the image knows of the machine.
 pub struct BootParams {
@@ -167,12 +167,20 @@ fn zero_frames(_: usize) {
         while frame::zero_some(16) == 16 {
             hal::cpu::relax();
         }
-        current().set_state(task::TaskState::Idle);
-        if frame::wants_zeroing() {
-            current().set_state(task::TaskState::Running);
-            continue;
-        }
-        time::schedule_until(time::monotonic_ns() + 100_000_000);
+        // Nothing ends this sleep but the condition.
+        let _ = ZEROING.wait_event(task::TaskState::Idle, frame::wants_zeroing);
+    }
+}
+
+hal::global! {
+    /// Where the thread that zeroes frames waits.
+    static ZEROING: sync::WaitQueue = sync::WaitQueue::new();
+}
+
+/// At the tick of a busy CPU, which is who takes zeroed frames: an idle machine is not woken to look after them.
+pub fn refill_zeroed_frames() {
+    if !ZEROING.is_idle() && frame::wants_zeroing() {
+        ZEROING.wake_all();
     }
 }
 

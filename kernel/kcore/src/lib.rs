@@ -11,6 +11,8 @@
 //! Reading order: [`task`] (the process and its life, a file per verb), [`sched`], [`signal`], [`futex`], [`mm`], [`fs`], [`syscall`].
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
+// The proof that a task may go to another CPU runs through all that a task refers to.
+#![recursion_limit = "256"]
 
 extern crate alloc;
 

@@ -20,11 +20,16 @@ pub const fn handlers(interrupt: fn()) -> Handlers {
         return_to_user,
         interrupt,
         timer: time::timer_interrupt,
-        // Besides, an IPI makes the CPU look at its work bits on the way out.
-        ipi: membarrier::answer,
+        ipi: interrupted_by_cpu,
         preempt: sched::preempt,
         thread_started,
     }
+}
+
+/// Another CPU asks for something. Most of the time only for a look at the work bits on the way out.
+fn interrupted_by_cpu() {
+    membarrier::answer();
+    time::timer::take_change();
 }
 
 fn thread_started() {

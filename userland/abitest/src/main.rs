@@ -16,6 +16,7 @@ mod kernel;
 mod bad;
 mod caps;
 mod case;
+mod clock;
 mod clone;
 mod cow;
 mod creds;
@@ -45,6 +46,8 @@ mod seccomp;
 mod signal;
 mod splice;
 mod time;
+mod timer;
+mod timerfd;
 mod torture;
 mod tty;
 mod unix;
@@ -71,6 +74,9 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("membarrier", membarrier::CASES),
     ("rseq", rseq::CASES),
     ("time", time::CASES),
+    ("timer", timer::CASES),
+    ("timerfd", timerfd::CASES),
+    ("clock", clock::CASES),
     ("poll", poll::CASES),
     ("creds", creds::CASES),
     ("limits", limits::CASES),

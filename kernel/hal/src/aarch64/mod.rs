@@ -33,7 +33,7 @@ pub use memory::{
     boot_bytes, copy_frame, free_ranges, max_pfn, read_frame, set_frame_source, sync_instruction_cache, table,
     total_ram_bytes, write_frame, zero_frames,
 };
-pub use timer::{counter_scale, now_ns, raw_counter, set_deadline};
+pub use timer::{clock_is_slewed, counter_scale, now_ns, raw_counter, raw_ns, set_deadline};
 pub use trap::{install_handlers, interrupted_user};
 pub use uaccess::{
     clear_user, compare_exchange_user_u32, copy_frame_to_user, copy_from_user, copy_string_from_user,

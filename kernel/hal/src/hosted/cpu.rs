@@ -135,12 +135,19 @@ pub fn entropy(buffer: &mut [u8]) {
 }
 
 pub fn now_ns() -> u64 {
+    crate::timer::clock_at(raw_ns)
+}
+
+pub fn raw_ns() -> u64 {
     charge(STEP_NS);
     state().clock.get()
 }
 
+/// [`now_ns`] always looks at the line.
+pub fn clock_is_slewed() {}
+
 pub fn raw_counter() -> u64 {
-    now_ns()
+    raw_ns()
 }
 
 /// The counter counts nanoseconds.
@@ -149,7 +156,7 @@ pub fn counter_scale() -> (u32, u32) {
 }
 
 pub fn set_deadline(deadline_ns: u64) {
-    state().this().deadline.set(deadline_ns);
+    state().this().deadline.set(crate::timer::raw_deadline_ns(deadline_ns));
     poll();
 }
 
@@ -203,6 +210,9 @@ fn poll() {
     }
 }
 
+/// A timer interrupt that comes while preemption is off comes again after this.
+const RETRY_NS: u64 = 20_000;
+
 /// Runs the handlers of what is pending. False when interrupts are masked or none is pending.
 pub fn take_interrupts(from_user: bool) -> bool {
     let state = state();
@@ -216,7 +226,11 @@ pub fn take_interrupts(from_user: bool) -> bool {
     if cpu.ipi.take() {
         (handlers.ipi)();
     }
-    if cpu.deadline.get() <= state.clock.get() {
+    let now = state.clock.get();
+    if cpu.deadline.get() <= now && preempt_count() > 0 {
+        // As on the Pi: callbacks take locks that do not mask interrupts, and one may be held.
+        cpu.deadline.set(now + RETRY_NS);
+    } else if cpu.deadline.get() <= now {
         cpu.deadline.set(u64::MAX);
         (handlers.timer)();
     }

@@ -21,10 +21,10 @@ mod user;
 
 pub use context::{ThreadContext, current, debug_architecture, debug_count, has_current, set_current, switch};
 pub use cpu::{
-    counter_scale, cpu_id, disable_faults, enable_faults, entropy, identification, install_handlers, interrupted_user,
-    irq_enable, irq_restore, irq_save, irqs_enabled, now_ns, online_mask, preempt_count, preempt_disable,
-    preempt_enable, preempt_enable_no_resched, raw_counter, relax, send_ipi, set_deadline, vdso_code,
-    wait_for_interrupt,
+    clock_is_slewed, counter_scale, cpu_id, disable_faults, enable_faults, entropy, identification, install_handlers,
+    interrupted_user, irq_enable, irq_restore, irq_save, irqs_enabled, now_ns, online_mask, preempt_count,
+    preempt_disable, preempt_enable, preempt_enable_no_resched, raw_counter, raw_ns, relax, send_ipi, set_deadline,
+    vdso_code, wait_for_interrupt,
 };
 pub use mmu::{activate, deactivate, flush_all, flush_range, publish_entries};
 pub use ram::{

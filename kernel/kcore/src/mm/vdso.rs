@@ -6,10 +6,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use hal::mem::{self, PAGE_SIZE, Pfn};
-use hal::timer::VdsoData;
+use hal::timer::{Line, VdsoData};
 use spin::Once;
 
 use super::{Mm, Protection, Role, frame};
@@ -43,13 +43,35 @@ pub fn init() -> Result<()> {
     Ok(())
 }
 
-/// Tells user space's clock code the scale of the counter and the offset of real time, the same that the system calls add:
+/// Tells user space's clock code the scale of the counter and the offsets of the clocks, the same that the system calls add:
 /// the two must agree to the nanosecond.
-pub fn publish(real_offset_ns: i64) {
+pub fn publish(real_offset_ns: i64, tai_offset_ns: i64, time_zone: u64) {
     let Some(vdso) = VDSO.get() else { return };
     let (mult, _shift) = hal::timer::counter_scale();
-    store(vdso, offset_of!(VdsoData, mult), u64::from(mult));
+    store(vdso, offset_of!(VdsoData, raw_mult), u64::from(mult));
     store(vdso, offset_of!(VdsoData, real_offset_ns), real_offset_ns.cast_unsigned());
+    store(vdso, offset_of!(VdsoData, tai_offset_ns), tai_offset_ns.cast_unsigned());
+    store(vdso, offset_of!(VdsoData, time_zone), time_zone);
+    if hal::timer::line().is_none() {
+        store(vdso, offset_of!(VdsoData, mult), u64::from(mult));
+    }
+}
+
+/// Tells it how the clock runs, now that its speed has changed. One caller at a time.
+pub fn publish_rate() {
+    let (Some(vdso), Some(line)) = (VDSO.get(), hal::timer::line()) else { return };
+    let sequence = mem::table(vdso.data)[offset_of!(VdsoData, sequence) / size_of::<u64>()].load(Ordering::Relaxed);
+    store(vdso, offset_of!(VdsoData, sequence), sequence + 1);
+    fence(Ordering::SeqCst);
+    let at = offset_of!(VdsoData, line);
+    store(vdso, at + offset_of!(Line, raw_ns), line.raw_ns);
+    store(vdso, at + offset_of!(Line, clock_ns), line.clock_ns);
+    store(vdso, at + offset_of!(Line, rate), line.rate.cast_unsigned());
+    fence(Ordering::SeqCst);
+    store(vdso, offset_of!(VdsoData, sequence), sequence + 2);
+    fence(Ordering::SeqCst);
+    // The line is there before the first reader looks for it.
+    store(vdso, offset_of!(VdsoData, mult), 0);
 }
 
 /// Tells it the time of the last tick, for the coarse clocks. Called at each tick.

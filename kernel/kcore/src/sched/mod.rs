@@ -483,6 +483,21 @@ pub fn next_tick_ns() -> u64 {
     GLANCE.this().next_tick.load(Ordering::Relaxed)
 }
 
+/// A CPU's tick, as `/proc/timer_list` shows it.
+pub struct TickState {
+    /// When it comes next; `None`: it has stopped, because the CPU is idle.
+    pub next_tick_ns: Option<u64>,
+    /// Whether the CPU has nothing to do.
+    pub is_idle: bool,
+}
+
+/// How the tick of `cpu` stands.
+pub fn tick_state(cpu: usize) -> TickState {
+    let glance = GLANCE.of(cpu);
+    let next = glance.next_tick.load(Ordering::Relaxed);
+    TickState { next_tick_ns: (next != u64::MAX).then_some(next), is_idle: glance.idle.load(Ordering::Relaxed) }
+}
+
 /// The tick, on the CPU that was interrupted. Interrupts masked.
 pub fn tick(now_ns: u64, in_user: bool) {
     let cpu = cpu::id();

@@ -29,7 +29,10 @@ use crate::task::{Task, current};
 pub use pending::queued_for_user;
 use pending::{Account, Pending};
 pub(crate) use pending::{Charge, charge_timer};
-pub use send::{force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info};
+pub use send::{
+    TimerSignal, force_fault, send_info, send_kernel, send_pgrp, send_process, send_thread, send_thread_info,
+    send_timer,
+};
 pub(crate) use stop::{JobReport, is_stopped, job_report, notify_parent_of_stop, thread_exits};
 
 /// Signals are 1 to 64.
@@ -355,7 +358,16 @@ pub enum RestartBlock {
         /// The caller's `remaining` pointer.
         remaining: u64,
     },
-    /// A futex wait with a timeout.
+    /// A relative sleep on a CPU clock.
+    CpuSleep {
+        /// The clock's number.
+        clock: i32,
+        /// Time of that clock to wake at, ns.
+        deadline_ns: u64,
+        /// The caller's `remaining` pointer.
+        remaining: u64,
+    },
+    /// A futex wait with a relative timeout.
     Futex {
         /// What it waits for.
         expected: crate::futex::Expected,
@@ -454,8 +466,9 @@ pub(crate) fn dequeue(task: &Task, blocked: SigSet, info: &mut SigInfo) -> Optio
     } else {
         dequeue_shared(task, blocked, info).then_some(TakenFrom::Process)
     };
-    if taken.is_some() && info.code() == s::SI_TIMER {
-        crate::time::process_timers::signal_taken(&task.group, info);
+    if taken.is_some() && info.code() == s::SI_TIMER && info.is_marked() {
+        info.set_mark(0);
+        crate::time::posix::signal_taken(&task.group, info);
     }
     taken
 }
@@ -479,6 +492,10 @@ fn dequeue_shared(task: &Task, blocked: SigSet, info: &mut SigInfo) -> bool {
     let taken = state.pending.take_into(blocked, info);
     task.group.signals.mirror(&state);
     note_stop(task, taken, info);
+    drop(state);
+    if taken && info.signal() == s::SIGALRM {
+        crate::time::interval::alarm_taken(&task.group);
+    }
     taken
 }
 

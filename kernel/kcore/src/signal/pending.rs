@@ -70,8 +70,10 @@ impl Drop for Charge {
 
 /// What becomes of a signal's siginfo.
 pub(super) enum Admission {
-    /// It is queued, at the user's charge or, if it was paid for before (POSIX timers), at nobody's.
+    /// It is queued, at the user's charge, or at nobody's.
     Queue(Option<Charge>),
+    /// A POSIX timer's: it was paid for when the timer was made, and is queued beside another one of its number.
+    Timer,
     /// The limit is reached: only the fact is kept.
     Fact,
 }
@@ -79,9 +81,6 @@ pub(super) enum Admission {
 /// Charges a signal to its receiver's real user id (Linux `__sigqueue_alloc`): one instance of a standard signal can
 /// always be sent by kill(2) or the kernel, beyond the limit queued real-time signals are refused with `EAGAIN`.
 pub(super) fn admit(target: &Task, account: &mut Account, info: &SigInfo) -> Result<Admission> {
-    if info.code() == s::SI_TIMER {
-        return Ok(Admission::Queue(None));
-    }
     let count = account.of(target.real_uid());
     let queued = count.fetch_add(1, Ordering::Relaxed);
     let charge = Charge(count.clone());
@@ -107,8 +106,20 @@ fn must_be_queued(info: &SigInfo) -> bool {
 
 struct Queued {
     info: SigInfo,
+    /// A POSIX timer sent it. `si_code` alone says nothing: rt_sigqueueinfo(2) lets users give any.
+    is_of_timer: bool,
     /// Given back when the signal is taken.
     _charge: Option<Charge>,
+}
+
+impl Queued {
+    /// Copies the siginfo out; the mark says that it is of a timer.
+    fn tell(&self, info: &mut SigInfo) {
+        *info = self.info;
+        if info.code() == s::SI_TIMER {
+            info.set_mark(u32::from(self.is_of_timer));
+        }
+    }
 }
 
 /// Signals of one real-time number, oldest first.
@@ -155,7 +166,7 @@ impl Fifo {
 #[derive(Default)]
 pub struct Pending {
     pub(super) mask: SigSet,
-    /// At most one of each number.
+    /// At most one of each number, and those of timers.
     standard: VecDeque<Queued>,
     /// Numbers that have something queued.
     real_time: Vec<(u32, Fifo)>,
@@ -170,11 +181,17 @@ impl Pending {
     pub(super) fn add(&mut self, info: &SigInfo, admission: Admission) -> Result<()> {
         let signal = info.signal();
         let is_standard = signal < s::SIGRTMIN;
-        if is_standard && self.mask & bit(signal) != 0 {
+        let is_of_timer = matches!(admission, Admission::Timer);
+        if is_standard && !is_of_timer && self.mask & bit(signal) != 0 {
             return Ok(());
         }
-        if let Admission::Queue(charge) = admission {
-            let queued = Queued { info: *info, _charge: charge };
+        let charge = match admission {
+            Admission::Queue(charge) => Some(charge),
+            Admission::Timer => Some(None),
+            Admission::Fact => None,
+        };
+        if let Some(charge) = charge {
+            let queued = Queued { info: *info, is_of_timer, _charge: charge };
             let kept = if is_standard { self.push_standard(queued) } else { self.push_real_time(signal, queued) };
             if kept.is_err() && must_be_queued(info) {
                 return kept;
@@ -187,6 +204,19 @@ impl Pending {
     /// Adds the fact alone: SIGKILL needs no more.
     pub(super) fn add_fact(&mut self, signal: u32) {
         self.mask |= bit(signal);
+    }
+
+    /// A POSIX timer expired whose signal may wait here already: then it counts one more overrun (Linux `send_sigqueue`).
+    /// False when it does not wait.
+    pub(super) fn count_overrun(&mut self, signal: u32, timer: i32) -> bool {
+        let is_it =
+            |queued: &&mut Queued| queued.is_of_timer && queued.info.signal() == signal && queued.info.pid() == timer;
+        let fifo = self.real_time.iter_mut().find(|(number, _)| *number == signal);
+        let real_time = fifo.into_iter().flat_map(|(_, fifo)| fifo.pieces.iter_mut().flatten());
+        let Some(queued) = self.standard.iter_mut().chain(real_time).find(is_it) else { return false };
+        let overruns = queued.info.overruns().saturating_add(1);
+        queued.info.set_overruns(overruns);
+        true
     }
 
     fn push_standard(&mut self, queued: Queued) -> Result<()> {
@@ -219,22 +249,26 @@ impl Pending {
             return true;
         }
         // Of a signal whose siginfo was not kept only the fact can be told.
-        *info = match self.take_real_time(signal) {
-            Some(queued) => queued.info,
-            None => SigInfo::user(signal, s::SI_USER, 0, 0),
-        };
+        match self.take_real_time(signal) {
+            Some(queued) => queued.tell(info),
+            None => *info = SigInfo::user(signal, s::SI_USER, 0, 0),
+        }
         true
     }
 
     fn take_standard(&mut self, signal: u32, info: &mut SigInfo) -> bool {
         self.mask &= !bit(signal);
         let Some(at) = self.standard.iter().position(|queued| queued.info.signal() == signal) else { return false };
-        *info = self.standard[at].info;
+        self.standard[at].tell(info);
         // The usual one is alone, and its place is not searched again.
         if at == 0 {
             drop(self.standard.pop_front())
         } else {
             drop(self.standard.remove(at))
+        }
+        // Two of a number wait when a timer sent one of them (Linux `collect_signal`: still pending).
+        if self.standard.iter().any(|queued| queued.info.signal() == signal) {
+            self.mask |= bit(signal);
         }
         true
     }

@@ -46,6 +46,73 @@ pub fn send_thread_info(task: &Arc<Task>, info: &SigInfo) {
     let _ = with_tree(|tree| to_thread(tree, task, info, Origin::Kernel));
 }
 
+/// What became of a POSIX timer's signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerSignal {
+    /// It waits to be taken, perhaps since an earlier expiry.
+    Queued,
+    /// Whoever it is for ignores it.
+    Ignored,
+    /// Whoever it was for is gone.
+    Nobody,
+}
+
+/// Sends a POSIX timer's signal to a process or one of its threads. `may_wait`: an earlier one may not have been taken; then
+/// that counts an overrun and no second one is queued (Linux `send_sigqueue`).
+pub fn send_timer(group: &Arc<ThreadGroup>, thread: Option<&Arc<Task>>, info: &SigInfo, may_wait: bool) -> TimerSignal {
+    with_tree(|tree| timer_to(tree, group, thread, info, may_wait))
+}
+
+fn timer_to(
+    tree: &Tree,
+    group: &Arc<ThreadGroup>,
+    thread: Option<&Arc<Task>>,
+    info: &SigInfo,
+    may_wait: bool,
+) -> TimerSignal {
+    let Some(id) = tree.find(group) else { return TimerSignal::Nobody };
+    let threads = &tree.node(id).threads;
+    let Some(taker) = thread.or(threads.first()) else { return TimerSignal::Nobody };
+    let signal = info.signal();
+    let Some(mut state) = prepare(tree, group, threads, signal) else { return TimerSignal::Nobody };
+    let handler = taker.with_handlers(|handlers| handlers.get(signal).handler);
+    if is_ignored(group, taker, signal, handler, Origin::Kernel) {
+        return TimerSignal::Ignored;
+    }
+    let chosen =
+        if thread.is_some() { Some(taker).filter(|task| wants(task, signal)) } else { choose_thread(threads, signal) };
+    if chosen.is_some_and(|taker| ends_at_once(group, taker, signal, handler)) {
+        begin_exit(&mut state, threads, signal.cast_signed());
+        return TimerSignal::Queued;
+    }
+    match thread {
+        Some(task) => {
+            drop(state);
+            let mut queue = task.signals.queue.lock();
+            if !may_wait || !queue.count_overrun(signal, info.pid()) {
+                // Without memory for the siginfo the fact remains.
+                let _ = queue.add(info, Admission::Timer);
+            }
+            task.signals.mask.store(queue.mask, Ordering::SeqCst);
+            if wants(task, signal) {
+                notify(task, signal);
+            }
+        }
+        None => {
+            if !may_wait || !state.pending.count_overrun(signal, info.pid()) {
+                let _ = state.pending.add(info, Admission::Timer);
+            }
+            group.signals.mirror(&state);
+            if let Some(thread) = choose_thread(threads, signal) {
+                notify(thread, signal);
+            }
+            drop(state);
+        }
+    }
+    group.signals.arrivals.wake_all_for(POLLIN | POLLRDNORM);
+    TimerSignal::Queued
+}
+
 /// kill(2), sigqueue(3): sends `info` to a process for a user.
 pub fn send_process(group: &Arc<ThreadGroup>, info: &SigInfo) -> Result<()> {
     with_tree(|tree| to_group(tree, group, info, Origin::User))

@@ -56,6 +56,14 @@ levels! {
     PAGE_CACHE = 90;
     /// Page tables of one address space, below the sleeping mm lock.
     PAGE_TABLE = 100;
+    /// What adjtimex(2) has set: the timers of a CPU are told while it is held.
+    CLOCK_DISCIPLINE = 130;
+    /// Which timerfds the setting of the clock cancels.
+    TIMER_LIST = 135;
+    /// A timer of timer_create(2) or timerfd_create(2): starts and stops while it is held.
+    TIMER_STATE = 140;
+    /// Timers on the CPU clocks of a process.
+    CPU_TIMERS = 145;
     /// Timer queues of a CPU: callbacks run without it.
     TIMERS = 150;
     /// A wait queue: wakes tasks while held.

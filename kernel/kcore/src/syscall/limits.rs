@@ -57,7 +57,7 @@ fn write(caller: &Task, target: &Task, resource: u32, new: Rlimit) -> Result<()>
     let capable = caller.capable(CAP_SYS_RESOURCE);
     limits::change(&mut target.group.limits.lock(), resource, new, capable)?;
     if resource == RLIMIT_CPU && new.rlim_cur != RLIM_INFINITY {
-        time::process_timers::watch_cpu_limit(&target.group);
+        time::interval::watch_cpu_limit(&target.group);
     }
     if let Some(mm) = target.mm() {
         mm.set_limits(super::memory::limits_of(target));

@@ -342,6 +342,9 @@ pub fn restart_syscall(cx: &mut Context<'_>) -> Result<usize> {
     match block {
         RestartBlock::None => Err(Errno::EINTR),
         RestartBlock::Sleep { deadline_ns, remaining } => super::time::sleep_until(cx, deadline_ns, remaining),
+        RestartBlock::CpuSleep { clock, deadline_ns, remaining } => {
+            super::time::cpu_sleep_until(cx, clock, deadline_ns, remaining)
+        }
         RestartBlock::Futex { expected, deadline_ns } => crate::futex::wait(expected, Some(deadline_ns)),
     }
 }

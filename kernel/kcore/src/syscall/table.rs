@@ -298,6 +298,11 @@ table! {
     TIMER_GETTIME(id: i32, value: UserPtr<abi::time::Itimerspec>) time::timer_gettime;
     TIMER_GETOVERRUN(id: i32) time::timer_getoverrun;
     TIMER_DELETE(id: i32) time::timer_delete;
+    TIMERFD_CREATE(clock: i32, flags: u32) time::timerfd_create;
+    TIMERFD_SETTIME(fd: i32, flags: u32, new: UserPtr<abi::time::Itimerspec>, old: UserPtr<abi::time::Itimerspec>) time::timerfd_settime;
+    TIMERFD_GETTIME(fd: i32, value: UserPtr<abi::time::Itimerspec>) time::timerfd_gettime;
+    ADJTIMEX(request: UserPtr<abi::time::Timex>) time::adjtimex;
+    CLOCK_ADJTIME(clock: i32, request: UserPtr<abi::time::Timex>) time::clock_adjtime;
 }
 
 hal::global! {

@@ -297,7 +297,7 @@ fn child_group(args: &CloneArgs<'_>, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
     let limits = *parent.group.limits.lock();
     let group = ThreadGroup::new(pid.clone(), limits, exit_signal);
     if limits[RLIMIT_CPU as usize].rlim_cur != RLIM_INFINITY {
-        crate::time::process_timers::watch_cpu_limit(&group);
+        crate::time::interval::watch_cpu_limit(&group);
     }
     let tty = parent.group.tty.lock().clone();
     *group.tty.lock() = tty;

@@ -46,7 +46,7 @@ use crate::ns::NsSet;
 use crate::sched;
 use crate::signal::{GroupSignals, RestartBlock, SigHandlers, TaskSignals};
 use crate::sync::{Completion, WaitQueue, order};
-use crate::time::process_timers::RealTimeWatch;
+use crate::time::interval::RealTimeWatch;
 use crate::tty::Tty;
 
 pub use access::{AccessMode, mm_access, ptrace_may_access};
@@ -142,6 +142,8 @@ pub struct Task {
     pub seccomp: seccomp::Seccomp,
     /// personality(2).
     pub personality: AtomicU32,
+    /// What it sleeps to a time with.
+    pub(crate) sleep_timer: crate::time::SleepTimer,
     /// Timer slack, ns (PR_SET_TIMERSLACK).
     pub timer_slack_ns: AtomicU64,
     /// What PR_SET_TIMERSLACK with 0 goes back to: the creator's slack when this thread was made.
@@ -249,6 +251,7 @@ impl Task {
             ptrace: ptrace::Ptrace::default(),
             seccomp: seccomp::Seccomp::default(),
             personality: AtomicU32::new(0),
+            sleep_timer: crate::time::SleepTimer::default(),
             timer_slack_ns: AtomicU64::new(50_000),
             default_timer_slack_ns: AtomicU64::new(50_000),
         });

@@ -32,6 +32,7 @@ mod signal_rules;
 mod stop;
 mod storm;
 mod threads;
+mod timers;
 mod wait;
 mod wait_rules;
 

@@ -8,13 +8,14 @@ use core::sync::atomic::Ordering;
 use abi::Errno;
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use abi::sched::{SCHED_FIFO, SCHED_RR};
+use abi::time::{SIGEV_NONE, SIGEV_THREAD};
 use hal::trap::NO_SYSCALL;
 
 use super::process::Subject;
 use super::text::Text;
 use crate::Result;
-use crate::task::{Task, TaskState, current, tree};
-use crate::time::process_timers;
+use crate::task::{Task, TaskState, current, find_global, tree};
+use crate::time::posix;
 
 /// A line of `sched`: the name in 45 columns, the number in 21.
 fn push_number(text: &mut Text, name: &str, value: u64) {
@@ -66,14 +67,19 @@ pub(super) fn reset_sched(task: &Arc<Task>, _: &[u8]) -> Result<()> {
 /// `/proc/PID/timers`: the POSIX timers of the process.
 pub(super) fn timers(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
     let pid = task.group.pid.number_in(&subject.space);
-    for timer in process_timers::list(&task.group) {
-        let (how, kind, number) = match timer.thread {
-            _ if timer.signal == 0 => ("none", "pid", pid),
-            Some(tid) => ("signal", "tid", tid),
-            None => ("signal", "pid", pid),
+    for timer in posix::list(&task.group) {
+        let notify = timer.notify;
+        let how = match notify.kind {
+            SIGEV_NONE => "none",
+            SIGEV_THREAD => "thread",
+            _ => "signal",
         };
-        text.str("ID: ").int(i64::from(timer.id)).str("\nsignal: ").num(u64::from(timer.signal)).byte(b'/');
-        text.hex(timer.value, 16).str("\nnotify: ").str(how).byte(b'/').str(kind).byte(b'.').int(i64::from(number));
+        let (kind, number) = match notify.thread {
+            Some(tid) => ("tid", find_global(tid).map_or(0, |task| task.pid().number_in(&subject.space))),
+            None => ("pid", pid),
+        };
+        text.str("ID: ").int(i64::from(timer.id)).str("\nsignal: ").num(u64::from(notify.signal)).byte(b'/');
+        text.hex(notify.value, 16).str("\nnotify: ").str(how).byte(b'/').str(kind).byte(b'.').int(i64::from(number));
         text.str("\nClockID: ").int(i64::from(timer.clock)).byte(b'\n');
     }
     Ok(())

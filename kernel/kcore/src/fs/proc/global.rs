@@ -42,6 +42,7 @@ pub(super) static ENTRIES: &[Entry] = &[
     Entry::text("locks", locks),
     // The network namespace's files, as far as there are any: every process has the same one.
     Entry::dir("net", NET_ENTRIES),
+    Entry { name: "timer_list", mode: 0o400, node: Node::Text(super::timers::timer_list) },
     Entry { name: "kmsg", mode: 0o400, node: Node::Ops(crate::fs::dev::open_proc_kmsg) },
 ];
 
@@ -77,7 +78,7 @@ fn mounts_link(_: &PidNamespace, text: &mut Text) -> Result<()> {
     Ok(())
 }
 
-fn cpus() -> impl Iterator<Item = usize> {
+pub(super) fn cpus() -> impl Iterator<Item = usize> {
     let online = hal::cpu::online_mask();
     (0..hal::MAX_CPUS).filter(move |cpu| online >> cpu & 1 != 0)
 }
@@ -118,8 +119,9 @@ fn stat(text: &mut Text) -> Result<()> {
         text.str("cpu").num(*cpu as u64);
         push_cpu_row(text, *cpu, ticks(now - idle, *idle));
     }
-    let boot = time::realtime_ns().saturating_sub(time::boottime_ns()) / time::NSEC_PER_SEC;
-    text.str("intr 0\nctxt ").num(sched::switch_count()).str("\nbtime ").num(boot);
+    let interrupts: u64 = cpus().map(time::timer::interrupts).sum();
+    let boot = time::boot_time_ns() / time::NSEC_PER_SEC;
+    text.str("intr ").num(interrupts).str("\nctxt ").num(sched::switch_count()).str("\nbtime ").num(boot);
     text.str("\nprocesses ").num(sched::FORKS.load(Ordering::Relaxed));
     text.str("\nprocs_running ").num(sched::running_tasks().max(1));
     text.str("\nprocs_blocked ").num(sched::blocked_tasks());
@@ -242,13 +244,17 @@ fn cmdline(text: &mut Text) -> Result<()> {
     Ok(())
 }
 
-/// `/proc/interrupts`: the heading; interrupts are not counted by line.
+/// `/proc/interrupts`: the timer's. Other interrupts are not counted by line.
 fn interrupts(text: &mut Text) -> Result<()> {
     text.str("     ");
     for cpu in cpus() {
         text.str("      CPU").num(cpu as u64).byte(b' ');
     }
-    text.byte(b'\n');
+    text.str("\n108:");
+    for cpu in cpus() {
+        text.byte(b' ').num_right(time::timer::interrupts(cpu), 10);
+    }
+    text.str("  bcm2836-timer   1 Edge      arch_timer\n");
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod process;
 pub mod status;
 pub mod sysctl;
 pub mod text;
+mod timers;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

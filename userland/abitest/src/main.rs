@@ -40,6 +40,8 @@ mod pgrp;
 mod pipe;
 mod poll;
 mod proc;
+#[cfg(target_arch = "aarch64")]
+mod ptrace;
 mod robust;
 mod rseq;
 mod seccomp;
@@ -81,6 +83,8 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("creds", creds::CASES),
     ("limits", limits::CASES),
     ("proc", proc::CASES),
+    #[cfg(target_arch = "aarch64")]
+    ("ptrace", ptrace::CASES),
     ("clone", clone::CASES),
     ("caps", caps::CASES),
     ("seccomp", seccomp::CASES),
@@ -311,9 +315,10 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (family, cases) in families {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
-            let needs_root = *family == "caps" || *family == "seccomp" || NEEDS_ROOT.contains(name);
+            let needs_root = matches!(*family, "caps" | "seccomp" | "ptrace") || NEEDS_ROOT.contains(name);
             let reason = if emulated
                 && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "robust" | "rseq")
+                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "ptrace")
                     || QEMU_USER_DIFFERS.contains(name))
             {
                 Some("qemu-user is not Linux here")

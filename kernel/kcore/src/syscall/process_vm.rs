@@ -1,5 +1,7 @@
 //! process_vm_readv(2), process_vm_writev(2): memory of another process without stopping it, by the rights of its areas.
 
+use alloc::vec::Vec;
+
 use abi::Errno;
 
 use super::file::{Iovec, runs_of};
@@ -9,15 +11,15 @@ use crate::io::{IoDst, IoSrc, UserRun};
 use crate::mm::{Authority, Mm, Obstacle};
 use crate::task::{self, AccessMode, mm_access};
 
-/// One side of the call: an array of runs and its length, as the caller gave them.
+/// The other side of the call: an array of runs and its length, as the caller gave them.
 #[derive(Clone, Copy)]
-struct Side {
+struct Remote {
     vector: UserPtr<Iovec>,
     count: u64,
 }
 
-impl Side {
-    fn runs(self) -> Result<alloc::vec::Vec<UserRun>> {
+impl Remote {
+    fn runs(self) -> Result<Vec<UserRun>> {
         runs_of(self.vector, u32::try_from(self.count).map_err(|_| Errno::EINVAL)?)
     }
 }
@@ -27,14 +29,14 @@ pub fn process_vm_readv(
     _cx: &mut Context<'_>,
     pid: i32,
     local: UserPtr<Iovec>,
-    local_count: u64,
+    local_count: u32,
     remote: UserPtr<Iovec>,
     remote_count: u64,
     flags: u64,
 ) -> Result<usize> {
-    let (local, remote) = (Side { vector: local, count: local_count }, Side { vector: remote, count: remote_count });
-    let runs = local_runs(local, flags)?;
+    let runs = local_runs(local, local_count, flags)?;
     let mut dst = IoDst::user_vector(runs);
+    let remote = Remote { vector: remote, count: remote_count };
     transfer(pid, remote, dst.remaining(), |mm, address, length| {
         mm.copy_out(Authority::Area, address, length, &mut dst)
     })
@@ -45,30 +47,30 @@ pub fn process_vm_writev(
     _cx: &mut Context<'_>,
     pid: i32,
     local: UserPtr<Iovec>,
-    local_count: u64,
+    local_count: u32,
     remote: UserPtr<Iovec>,
     remote_count: u64,
     flags: u64,
 ) -> Result<usize> {
-    let (local, remote) = (Side { vector: local, count: local_count }, Side { vector: remote, count: remote_count });
-    let runs = local_runs(local, flags)?;
+    let runs = local_runs(local, local_count, flags)?;
     let mut src = IoSrc::user_vector(runs);
+    let remote = Remote { vector: remote, count: remote_count };
     transfer(pid, remote, src.remaining(), |mm, address, length| mm.copy_in(Authority::Area, address, length, &mut src))
 }
 
 /// No flags are defined (`EINVAL`).
-fn local_runs(local: Side, flags: u64) -> Result<alloc::vec::Vec<UserRun>> {
+fn local_runs(local: UserPtr<Iovec>, count: u32, flags: u64) -> Result<Vec<UserRun>> {
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
-    local.runs()
+    runs_of(local, count)
 }
 
 /// Runs `copy` over the remote runs until the local side is done. The order of the checks is Linux's
 /// (`process_vm_rw_core`): where nothing is asked for, nobody asks who the process is. What was copied before an error counts.
 fn transfer(
     pid: i32,
-    remote: Side,
+    remote: Remote,
     mut left: usize,
     mut copy: impl FnMut(&Mm, u64, usize) -> (usize, Option<Obstacle>),
 ) -> Result<usize> {

@@ -72,8 +72,8 @@ table! {
     PIDFD_GETFD(pidfd: i32, fd: i32, flags: u32) pidfd::pidfd_getfd;
     KCMP(pid1: i32, pid2: i32, kind: i32, index1: u64, index2: u64) pidfd::kcmp;
     // Memory of other processes: process_vm_readv(2).
-    PROCESS_VM_READV(pid: i32, local: UserPtr<file::Iovec>, local_count: u64, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_readv;
-    PROCESS_VM_WRITEV(pid: i32, local: UserPtr<file::Iovec>, local_count: u64, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_writev;
+    PROCESS_VM_READV(pid: i32, local: UserPtr<file::Iovec>, local_count: u32, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_readv;
+    PROCESS_VM_WRITEV(pid: i32, local: UserPtr<file::Iovec>, local_count: u32, remote: UserPtr<file::Iovec>, remote_count: u64, flags: u64) process_vm::process_vm_writev;
     // Identity: getpid(2), credentials(7), setpgid(2), setsid(2), prctl(2), personality(2).
     GETPID() identity::getpid;
     GETPPID() identity::getppid;

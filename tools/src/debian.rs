@@ -5,6 +5,7 @@
 //! ([`FILES`]). The layout is Debian's merged one: `/bin`, `/sbin` and `/lib` are links into `/usr`.
 //!
 //! `EXTRA=rt-tests` is a smaller one of the same kind: cyclictest and hackbench, which `make bench` runs on both kernels.
+//! `EXTRA=debian-debug` is strace, gdb and gdbserver.
 
 use anyhow::{Result, ensure};
 use std::fs;
@@ -31,9 +32,12 @@ pub const DEBIAN: PackageSet = PackageSet { name: "debian", packages: PACKAGES, 
 pub const RT_TESTS: PackageSet =
     PackageSet { name: "rt-tests", packages: &["rt-tests", "libnuma1", "libc6", "libgcc-s1"], files: &[] };
 
+/// strace, gdb and gdbserver. gdb is the one without Python, an eighth of the other's size; Debian 12 has no ltrace for arm64.
+pub const DEBUG: PackageSet = PackageSet { name: "debian-debug", packages: DEBUG_PACKAGES, files: &[] };
+
 /// The set that `EXTRA=name` means.
 pub fn set(name: &Path) -> Option<&'static PackageSet> {
-    [&DEBIAN, &RT_TESTS].into_iter().find(|set| Path::new(set.name) == name)
+    [&DEBIAN, &RT_TESTS, &DEBUG].into_iter().find(|set| Path::new(set.name) == name)
 }
 
 /// What is unpacked. Dependencies are written out, so that the set is the same wherever it is made.
@@ -93,6 +97,52 @@ const PACKAGES: &[&str] = &[
     "libpam-modules",
     "libreadline8",
     "readline-common",
+];
+
+/// The debuggers and their libraries: gdb's client for debuginfod brings half of the network's with it.
+const DEBUG_PACKAGES: &[&str] = &[
+    "strace",
+    "gdb-minimal",
+    "gdbserver",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libexpat1",
+    "libgmp10",
+    "liblzma5",
+    "libreadline8",
+    "readline-common",
+    "libtinfo6",
+    "libxxhash0",
+    "libzstd1",
+    "zlib1g",
+    "libdebuginfod1",
+    "libelf1",
+    "libdw1",
+    "libbz2-1.0",
+    "libcurl3-gnutls",
+    "libnghttp2-14",
+    "libidn2-0",
+    "librtmp1",
+    "libssh2-1",
+    "libpsl5",
+    "libnettle8",
+    "libhogweed6",
+    "libgnutls30",
+    "libp11-kit0",
+    "libffi8",
+    "libtasn1-6",
+    "libunistring2",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libcom-err2",
+    "libkeyutils1",
+    "libldap-2.5-0",
+    "libsasl2-2",
+    "libssl3",
+    "libbrotli1",
 ];
 
 /// What of a package is of no use here; and `sh` stays BusyBox's, whose prompt the tests wait for.

@@ -33,6 +33,16 @@ consts! {
     SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
     SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
     SECCOMP_FILTER_FLAG_TSYNC_ESRCH: u32 = 16;
+    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
+    SECCOMP_USER_NOTIF_FLAG_CONTINUE: u32 = 1;
+    SECCOMP_ADDFD_FLAG_SETFD: u32 = 1;
+    SECCOMP_ADDFD_FLAG_SEND: u32 = 2;
+    SECCOMP_IOCTL_NOTIF_RECV: u32 = 0xc050_2100;
+    SECCOMP_IOCTL_NOTIF_SEND: u32 = 0xc018_2101;
+    SECCOMP_IOCTL_NOTIF_ID_VALID: u32 = 0x4008_2102;
+    /// As it was defined at first, and still works.
+    SECCOMP_IOCTL_NOTIF_ID_VALID_WRONG_DIR: u32 = 0x8008_2102;
+    SECCOMP_IOCTL_NOTIF_ADDFD: u32 = 0x4018_2103;
     SECCOMP_RET_KILL_PROCESS: u32 = 0x8000_0000;
     SECCOMP_RET_KILL_THREAD: u32 = 0;
     SECCOMP_RET_TRAP: u32 = 0x0003_0000;
@@ -75,6 +85,14 @@ layout! {
     SockFprog { len: u16, _pad: [u16; 3], filter: u64, }
     /// `struct seccomp_data`, 64 bytes.
     SeccompData { nr: i32, arch: u32, instruction_pointer: u64, args: [u64; 6], }
+    /// `struct seccomp_notif`, 80 bytes.
+    SeccompNotif { id: u64, pid: u32, flags: u32, data: SeccompData, }
+    /// `struct seccomp_notif_resp`.
+    SeccompNotifResp { id: u64, val: i64, error: i32, flags: u32, }
+    /// `struct seccomp_notif_addfd`.
+    SeccompNotifAddfd { id: u64, flags: u32, srcfd: u32, newfd: u32, newfd_flags: u32, }
+    /// `struct seccomp_notif_sizes`.
+    SeccompNotifSizes { seccomp_notif: u16, seccomp_notif_resp: u16, seccomp_data: u16, }
     /// `struct open_how` of openat2.
     OpenHow { flags: u64, mode: u64, resolve: u64, }
     /// `struct f_owner_ex` of fcntl.

@@ -75,7 +75,7 @@ pub fn prctl(cx: &mut Context<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64,
         pr::PR_SET_SECUREBITS => set_securebits(task, arg2),
         pr::PR_CAPBSET_READ | pr::PR_CAPBSET_DROP => bounding_set(task, option, arg2),
         pr::PR_GET_SECCOMP => Ok(task.seccomp.mode_and_filters().0 as usize),
-        pr::PR_SET_SECCOMP => super::seccomp::set_mode(arg2, arg3),
+        pr::PR_SET_SECCOMP => super::seccomp::set_mode(task, arg2, arg3),
         pr::PR_CAP_AMBIENT => ambient_set(task, args),
         _ => Err(Errno::EINVAL),
     }

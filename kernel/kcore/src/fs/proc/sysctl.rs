@@ -40,8 +40,8 @@ pub(super) static ENTRIES: &[Entry] = &[
 
 /// Documentation/userspace-api/seccomp_filter.rst; the order is from the worst to the mildest.
 static SECCOMP: &[Entry] = &[
-    Entry::text("actions_avail", |text| line(text, "kill_process kill_thread trap errno trace log allow")),
-    Entry::text("actions_logged", |text| line(text, "kill_process kill_thread trap errno trace log")),
+    Entry::text("actions_avail", |text| line(text, "kill_process kill_thread trap errno user_notif trace log allow")),
+    Entry::text("actions_logged", |text| line(text, "kill_process kill_thread trap errno user_notif trace log")),
 ];
 
 static KERNEL: &[Entry] = &[

@@ -4,6 +4,7 @@
 //! the answer with the highest precedence counts. A thread without seccomp pays one test of its work bits for all this.
 
 pub mod bpf;
+pub mod notify;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,8 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use abi::Errno;
 use abi::capability::CAP_SYS_ADMIN;
 use abi::nr;
-use abi::process as p;
-use abi::process::SockFilter;
+use abi::process::{self as p, SeccompData, SockFilter};
 use abi::signal::{self as s, SigInfo, Sigaction};
 use hal::sync::SpinLock;
 use hal::thread::work;
@@ -24,6 +24,7 @@ use crate::Result;
 use crate::signal;
 use crate::sync::order;
 use bpf::Program;
+use notify::{Listener, Outcome};
 
 /// The part of a filter's answer that says what to do (SECCOMP_RET_ACTION_FULL).
 const ACTION_MASK: u32 = 0xffff_0000;
@@ -35,12 +36,13 @@ const MAX_ERRNO: u32 = 4095;
 const MAX_INSTRUCTIONS: usize = 32768;
 const FILTER_PENALTY: usize = 4;
 
-/// The actions that exist here. SECCOMP_RET_USER_NOTIF needs a listener, which does not.
-const ACTIONS: [u32; 7] = [
+/// The actions.
+const ACTIONS: [u32; 8] = [
     p::SECCOMP_RET_KILL_PROCESS,
     p::SECCOMP_RET_KILL_THREAD,
     p::SECCOMP_RET_TRAP,
     p::SECCOMP_RET_ERRNO,
+    p::SECCOMP_RET_USER_NOTIF,
     p::SECCOMP_RET_TRACE,
     p::SECCOMP_RET_LOG,
     p::SECCOMP_RET_ALLOW,
@@ -51,11 +53,16 @@ struct Filter {
     program: Program,
     /// Everything but SECCOMP_RET_ALLOW is logged (SECCOMP_FILTER_FLAG_LOG).
     log: bool,
+    /// Who answers SECCOMP_RET_USER_NOTIF (SECCOMP_FILTER_FLAG_NEW_LISTENER).
+    listener: Option<Arc<Listener>>,
     previous: Option<Arc<Filter>>,
 }
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.desert();
+        }
         // One by one: thousands of filters must not nest their drops on a kernel stack.
         let mut next = self.previous.take();
         while let Some(mut filter) = next.and_then(Arc::into_inner) {
@@ -160,12 +167,14 @@ pub fn set_strict() -> Result<()> {
 }
 
 /// What a new filter may ask for beside itself.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 pub struct FilterOptions {
     /// SECCOMP_FILTER_FLAG_TSYNC: all threads of the process get it.
     pub all_threads: bool,
     /// SECCOMP_FILTER_FLAG_LOG.
     pub log: bool,
+    /// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+    pub listener: Option<Arc<Listener>>,
 }
 
 /// Why a filter is not there.
@@ -200,6 +209,10 @@ pub fn add_filter(program: Program, options: FilterOptions) -> Result<(), Refusa
         Mode::Strict => return Err(Errno::EINVAL.into()),
         Mode::Filter(head) => Some(head),
     };
+    // A chain has one supervisor at most.
+    if options.listener.is_some() && previous.iter().flat_map(filters).any(|filter| filter.listener.is_some()) {
+        return Err(Errno::EBUSY.into());
+    }
     let before: usize = previous.iter().flat_map(filters).map(|filter| filter.program.len() + FILTER_PENALTY).sum();
     if before + program.len() > MAX_INSTRUCTIONS {
         return Err(Errno::ENOMEM.into());
@@ -211,7 +224,7 @@ pub fn add_filter(program: Program, options: FilterOptions) -> Result<(), Refusa
     if let Some(other) = threads.iter().find(|thread| !is_behind(thread, previous.as_ref())) {
         return Err(Refusal::Thread(other.pid().number_in(task.namespaces().pid())));
     }
-    let head = Arc::new(Filter { program, log: options.log, previous });
+    let head = Arc::new(Filter { program, log: options.log, listener: options.listener, previous });
     old_modes.push(enter(&task, Mode::Filter(head.clone())));
     for thread in threads.iter().filter(|thread| !core::ptr::eq(&***thread, &*task)) {
         // The others could not have asked for it themselves (Linux `seccomp_sync_threads`).
@@ -266,13 +279,19 @@ pub fn judge(frame: &UserFrame) -> Verdict {
         Mode::Filter(head) => head,
     };
     let data = data_of(frame, number);
-    let (mut answer, mut log) = (p::SECCOMP_RET_ALLOW, false);
+    let (mut answer, mut log, mut listener) = (p::SECCOMP_RET_ALLOW, false, None);
     for filter in filters(&head) {
         let own = filter.program.run(&data);
         // The precedence of an action is its number as a signed one.
         if (own & ACTION_MASK).cast_signed() < (answer & ACTION_MASK).cast_signed() {
-            (answer, log) = (own, filter.log);
+            (answer, log, listener) = (own, filter.log, filter.listener.as_ref());
         }
+    }
+    if answer & ACTION_MASK == p::SECCOMP_RET_USER_NOTIF {
+        if log {
+            report(number, p::SECCOMP_RET_USER_NOTIF);
+        }
+        return ask_supervisor(&task, frame, number, listener);
     }
     carry_out(&task, frame, number, answer, log)
 }
@@ -295,6 +314,21 @@ fn data_of(frame: &UserFrame, number: u32) -> [u32; 16] {
         pair[1] = (*value >> 32) as u32;
     }
     data
+}
+
+/// SECCOMP_RET_USER_NOTIF. Without a listener the call is not there.
+fn ask_supervisor(task: &Task, frame: &UserFrame, number: u32, listener: Option<&Arc<Listener>>) -> Verdict {
+    let Some(listener) = listener else { return Verdict::Return(-i64::from(Errno::ENOSYS.number())) };
+    let data = SeccompData {
+        nr: number.cast_signed(),
+        arch: p::AUDIT_ARCH_AARCH64,
+        instruction_pointer: frame.pc,
+        args: core::array::from_fn(|index| frame.x[index]),
+    };
+    match listener.ask(task, data) {
+        Outcome::Continue => Verdict::Allow,
+        Outcome::Return(value) => Verdict::Return(value),
+    }
 }
 
 fn carry_out(task: &Task, frame: &UserFrame, number: u32, answer: u32, log: bool) -> Verdict {

@@ -168,6 +168,11 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 impl PackageSet {
+    /// As in `EXTRA=name`; its folder in `build/`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The folder, made when there is none or the list of packages is another.
     pub fn root(&self) -> Result<PathBuf> {
         let target = workspace::build(&format!("{}/root", self.name));

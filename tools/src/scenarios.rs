@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cpio::Archive;
-use crate::debian;
+use crate::debian::{self, PackageSet};
 use crate::initramfs::{self, Overlay};
 use crate::kernel;
 use crate::machine::{Machine, PROMPT};
@@ -97,14 +97,14 @@ impl Bench {
     }
 
     /// The same with Debian's own programs in the root file system.
-    fn with_debian(&self) -> Result<Bench> {
-        // Built once; who comes second waits.
-        static BUILT: Mutex<bool> = Mutex::new(false);
-        let initrd = workspace::build("debian/initramfs.cpio");
+    fn with_packages(&self, set: &PackageSet) -> Result<Bench> {
+        // Each built once; who comes second waits.
+        static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+        let initrd = workspace::build(&format!("{}/initramfs.cpio", set.name()));
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*built {
-            initramfs::build_at(&self.outfit, Some(&debian::DEBIAN.root()?), &initrd)?;
-            *built = true;
+        if !built.contains(&initrd) {
+            initramfs::build_at(&self.outfit, Some(&set.root()?), &initrd)?;
+            built.push(initrd.clone());
         }
         Ok(Bench { initrd, ..self.clone() })
     }
@@ -190,6 +190,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("gdb opens a core and shows its three threads", core_in_gdb),
     ("the long script prints what it prints on Linux", long_script),
     ("Debian's own programs do what they do on Linux", debian_programs),
+    ("strace shows what it shows on Linux", strace_sessions),
+    ("gdb and gdbserver debug as on Linux", gdb_sessions),
     ("EXTRA lays files over the root file system", overlay),
     ("the SD card's files boot", sd_card),
     ("a fork bomb is contained by the user's limit", stress::fork_bomb),
@@ -544,12 +546,15 @@ struct Script {
     /// `tools/tests/scripts/NAME.sh` and `NAME.expected`.
     name: &'static str,
     shell: &'static str,
-    /// Over Debian's programs ([`debian`]).
-    debian: bool,
+    /// The packages that it calls.
+    packages: Option<&'static PackageSet>,
 }
 
-const SHELL_SCRIPT: Script = Script { name: "shell", shell: "sh", debian: false };
-const PROGRAMS_SCRIPT: Script = Script { name: "programs", shell: "bash", debian: true };
+const SHELL_SCRIPT: Script = Script { name: "shell", shell: "sh", packages: None };
+const PROGRAMS_SCRIPT: Script = Script { name: "programs", shell: "bash", packages: Some(&debian::DEBIAN) };
+const STRACE_SCRIPT: Script = Script { name: "strace", shell: "sh", packages: Some(&debian::DEBUG) };
+const GDB_SCRIPT: Script = Script { name: "gdb", shell: "sh", packages: Some(&debian::DEBUG) };
+const SCRIPTS: [&Script; 4] = [&SHELL_SCRIPT, &PROGRAMS_SCRIPT, &STRACE_SCRIPT, &GDB_SCRIPT];
 
 fn compare(bench: &Bench, script: &Script) -> Result<()> {
     let expected = fs::read_to_string(scripts().join(format!("{}.expected", script.name)))?;
@@ -570,6 +575,14 @@ fn debian_programs(bench: &Bench) -> Result<()> {
     compare(bench, &PROGRAMS_SCRIPT)
 }
 
+fn strace_sessions(bench: &Bench) -> Result<()> {
+    compare(bench, &STRACE_SCRIPT)
+}
+
+fn gdb_sessions(bench: &Bench) -> Result<()> {
+    compare(bench, &GDB_SCRIPT)
+}
+
 fn scripts() -> PathBuf {
     workspace::root().join("tools/tests/scripts")
 }
@@ -578,17 +591,19 @@ fn script_output(bench: &Bench, script: &Script) -> Result<String> {
     let file = format!("{}.sh", script.name);
     let text = Overlay::new(&format!("root/{file}"), fs::read(scripts().join(&file))?);
     let command = format!("cd /tmp && {} /root/{file}", script.shell);
-    let console = match script.debian {
-        true => bench.with_debian()?.boot_command(&command, &[text])?,
-        false => bench.boot_command(&command, &[text])?,
+    let console = match script.packages {
+        Some(set) => bench.with_packages(set)?.boot_command(&command, &[text])?,
+        None => bench.boot_command(&command, &[text])?,
     };
     between_marks(&console).map(str::to_string)
 }
 
-/// Writes down what the scripts print. Only Linux says what is right.
+/// Writes down what the scripts print, or those that `TESTS` names. Only Linux says what is right.
 pub fn record(bench: &Bench) -> Result<()> {
     ensure!(bench.options.boots_linux(), "record what Linux prints: KERNEL=linux");
-    for script in [&SHELL_SCRIPT, &PROGRAMS_SCRIPT] {
+    let words = std::env::var("TESTS").unwrap_or_default();
+    let is_wanted = |name: &str| words.is_empty() || words.split_whitespace().any(|word| name.contains(word));
+    for script in SCRIPTS.into_iter().filter(|script| is_wanted(script.name)) {
         fs::write(scripts().join(format!("{}.expected", script.name)), script_output(bench, script)?)?;
     }
     Ok(())

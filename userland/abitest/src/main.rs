@@ -21,6 +21,7 @@ mod clone;
 mod cow;
 mod creds;
 mod epoll;
+mod debuggee;
 mod exec;
 mod file;
 mod fork;

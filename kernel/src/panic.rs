@@ -59,21 +59,27 @@ pub fn find_symbols(image: &hal::board::KernelImage) -> Option<Region> {
     let bytes = symbols::size(hal::board::phys_slice(start, symbols::HEADER_BYTES))?;
     let table = Symbols::new(hal::board::phys_slice(start, bytes))?;
     SYMBOLS.call_once(|| table);
+    kcore::task::kernel_stack::set_names(function_at);
     Region::new(start, bytes as u64)
 }
 
-/// A return address in the kernel as `function+0xoffset`.
+/// The function that a return address in the kernel lies in: its name, how far into it that is, and its length.
 ///
 /// It is looked up by the byte before it, which is part of the call: behind a call that never returns the next function
 /// may begin.
+fn function_at(address: u64) -> Option<(&'static str, usize, usize)> {
+    let offset = address.wrapping_sub(KERNEL_START.load(Ordering::Relaxed)).wrapping_sub(1);
+    let (name, into, length) = SYMBOLS.get()?.find(usize::try_from(offset).ok()?)?;
+    Some((name, into + 1, length))
+}
+
+/// A return address in the kernel as `function+0xoffset`.
 pub struct Location(pub u64);
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let offset = self.0.wrapping_sub(KERNEL_START.load(Ordering::Relaxed)).wrapping_sub(1);
-        let found = usize::try_from(offset).ok().and_then(|offset| SYMBOLS.get()?.find(offset));
-        match found {
-            Some((name, into)) => write!(f, "[<{:016x}>] {name}+{:#x}", self.0, into + 1),
+        match function_at(self.0) {
+            Some((name, into, _)) => write!(f, "[<{:016x}>] {name}+{into:#x}", self.0),
             None => write!(f, "[<{:016x}>]", self.0),
         }
     }

@@ -37,8 +37,9 @@ impl Symbols {
         Some(Self { count, offsets: table.get(HEADER_BYTES..names_at)?, names: &table[names_at..] })
     }
 
-    /// The function that contains the byte `offset` bytes into the kernel: its name, and how far into it that is.
-    pub fn find(&self, offset: usize) -> Option<(&'static str, usize)> {
+    /// The function that contains the byte `offset` bytes into the kernel: its name, how far into it that is, and how long it is
+    /// (0 for the last one, whose end the table does not know).
+    pub fn find(&self, offset: usize) -> Option<(&'static str, usize, usize)> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -53,7 +54,8 @@ impl Symbols {
         let name_start = word(self.offsets, self.count + index)? as usize;
         let name_end = word(self.offsets, self.count + index + 1)? as usize;
         let name = core::str::from_utf8(self.names.get(name_start..name_end)?).ok()?;
-        Some((name, offset - start))
+        let next = if index + 1 < self.count { word(self.offsets, index + 1)? as usize } else { start };
+        Some((name, offset - start, next - start))
     }
 }
 
@@ -84,9 +86,9 @@ mod tests {
         assert_eq!(size(bytes), Some(bytes.len()));
         let symbols = Symbols::new(bytes).expect("is a table");
         assert_eq!(symbols.find(0xf), None);
-        assert_eq!(symbols.find(0x10), Some(("start", 0)));
-        assert_eq!(symbols.find(0x3f), Some(("start", 0x2f)));
-        assert_eq!(symbols.find(0x1000), Some(("middle", 0xfc0)));
+        assert_eq!(symbols.find(0x10), Some(("start", 0, 0x30)));
+        assert_eq!(symbols.find(0x3f), Some(("start", 0x2f, 0x30)));
+        assert_eq!(symbols.find(0x1000), Some(("middle", 0xfc0, 0)));
     }
 
     #[test]

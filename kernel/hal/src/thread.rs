@@ -163,6 +163,12 @@ impl Thread {
         self.work.fetch_or(work::STEP, Ordering::SeqCst);
     }
 
+    /// Calls `visit` with the return addresses on its kernel stack, innermost first, while it returns true: for a thread that is
+    /// switched out. One that comes to run meanwhile gives addresses that do not belong together, and no harm.
+    pub fn kernel_backtrace(&self, visit: &mut dyn FnMut(u64) -> bool) {
+        self.arch.kernel_backtrace(visit);
+    }
+
     /// Whether it is stepped.
     #[inline]
     pub fn is_single_stepped(&self) -> bool {

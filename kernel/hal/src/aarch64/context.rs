@@ -280,6 +280,14 @@ impl ThreadContext {
         self.single_step.store(stepped, Ordering::SeqCst);
     }
 
+    pub fn kernel_backtrace(&self, visit: &mut dyn FnMut(u64) -> bool) {
+        // The last pair that the switch saved is a frame record: x29, x30.
+        match self.sp.load(Ordering::Relaxed) {
+            0 => {}
+            sp => super::board::backtrace_from(sp + 80, visit),
+        }
+    }
+
     pub fn is_single_stepped(&self) -> bool {
         self.single_step.load(Ordering::SeqCst)
     }

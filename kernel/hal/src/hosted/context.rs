@@ -221,6 +221,9 @@ impl ThreadContext {
         self.single_step.set(stepped);
     }
 
+    /// The stacks of the host have no frame records that are ours to read.
+    pub fn kernel_backtrace(&self, _visit: &mut dyn FnMut(u64) -> bool) {}
+
     pub fn is_single_stepped(&self) -> bool {
         self.single_step.get()
     }

@@ -12,6 +12,7 @@ pub mod exec;
 pub mod exit;
 pub mod group;
 pub mod helper;
+pub mod kernel_stack;
 pub mod kthread;
 pub mod limits;
 mod numbers;

@@ -93,6 +93,10 @@ pub fn may_be_traced_by(parent: &Task) -> Result<()> {
 }
 
 fn is_related(tracer: &Task, task: &Task) -> bool {
+    // Who traces it already may do the rest, too (process_vm_readv).
+    if task.ptrace.tracer().is_some_and(|present| core::ptr::eq(&*present.group, &*tracer.group)) {
+        return true;
+    }
     let allowed = task.group.ptracer.lock().clone();
     // Looked up before, and so dropped after, the tree is locked.
     let named = match &allowed {

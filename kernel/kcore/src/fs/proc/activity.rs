@@ -106,14 +106,20 @@ pub(super) fn set_timer_slack(task: &Arc<Task>, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `/proc/PID/syscall`: number, arguments, stack and instruction pointer of the call that a task sleeps in.
+/// `/proc/PID/syscall`: number, arguments, stack and instruction pointer of the call that a task sleeps in (Linux
+/// `proc_pid_syscall`, `collect_syscall`).
 pub(super) fn syscall(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    if task.state() == TaskState::Running {
+    if task.state() == TaskState::Running && !core::ptr::eq(&**task, &*current()) {
         text.str("running\n");
         return Ok(());
     }
-    if task.is_kernel_thread() || task.state() == TaskState::Dead {
+    if task.state() == TaskState::Dead {
         text.str("-1 0x0 0x0\n");
+        return Ok(());
+    }
+    if task.is_kernel_thread() {
+        // Its place for user registers is all zeros.
+        text.str("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n");
         return Ok(());
     }
     // The registers lie where the entry put them until the task leaves the kernel.
@@ -134,9 +140,28 @@ pub(super) fn syscall(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<
     Ok(())
 }
 
-/// `/proc/PID/stack`: for CAP_SYS_ADMIN alone (`EACCES`); the kernel keeps no names of its functions for it.
-pub(super) fn stack(_: &Subject, _: &Arc<Task>, _: &mut Text) -> Result<()> {
-    if current().capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EACCES) }
+/// `/proc/PID/stack`: the calls on its kernel stack, for CAP_SYS_ADMIN alone (`EACCES`). Addresses are the kernel's secret.
+pub(super) fn stack(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
+    if !current().capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EACCES);
+    }
+    for frame in kernel_stack::trace(task) {
+        match frame.function {
+            Some((name, into, length)) => {
+                text.str("[<0>] ")
+                    .str(name)
+                    .str("+0x")
+                    .hex(into as u64, 0)
+                    .str("/0x")
+                    .hex(length as u64, 0)
+                    .byte(b'\n');
+            }
+            None => {
+                text.str("[<0>] 0x").hex(frame.address, 0).byte(b'\n');
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `/proc/PID/task/TID/children`: the children that this thread made, each with a space behind it.

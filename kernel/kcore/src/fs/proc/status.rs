@@ -16,7 +16,7 @@ use crate::mm::Mm;
 use crate::mm::space::Marks;
 use crate::sched::Priority;
 use crate::task::usage::{self, Usage};
-use crate::task::{PidNamespace, Task, TaskState, current, group, tree};
+use crate::task::{PidNamespace, Task, TaskState, current, group, kernel_stack, tree};
 
 /// Nanoseconds in a clock tick of user space (USER_HZ is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -438,9 +438,10 @@ pub(super) fn limits(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<(
     Ok(())
 }
 
-/// `/proc/PID/wchan`: the kernel keeps no names of what tasks wait in.
-pub(super) fn wchan(_: &Subject, _: &Arc<Task>, text: &mut Text) -> Result<()> {
-    text.byte(b'0');
+/// `/proc/PID/wchan`: the kernel's function that it sleeps in; 0 when it runs, and for those it is no business of.
+pub(super) fn wchan(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
+    let name = if may_look_into(task) { kernel_stack::wait_channel(task) } else { None };
+    text.str(name.unwrap_or("0"));
     Ok(())
 }
 

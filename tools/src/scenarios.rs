@@ -190,8 +190,6 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("gdb opens a core and shows its three threads", core_in_gdb),
     ("the long script prints what it prints on Linux", long_script),
     ("Debian's own programs do what they do on Linux", debian_programs),
-    ("strace shows what it shows on Linux", strace_sessions),
-    ("gdb and gdbserver debug as on Linux", gdb_sessions),
     ("EXTRA lays files over the root file system", overlay),
     ("the SD card's files boot", sd_card),
     ("a fork bomb is contained by the user's limit", stress::fork_bomb),
@@ -573,14 +571,6 @@ fn long_script(bench: &Bench) -> Result<()> {
 
 fn debian_programs(bench: &Bench) -> Result<()> {
     compare(bench, &PROGRAMS_SCRIPT)
-}
-
-fn strace_sessions(bench: &Bench) -> Result<()> {
-    compare(bench, &STRACE_SCRIPT)
-}
-
-fn gdb_sessions(bench: &Bench) -> Result<()> {
-    compare(bench, &GDB_SCRIPT)
 }
 
 fn scripts() -> PathBuf {

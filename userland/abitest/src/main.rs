@@ -318,8 +318,7 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
             let needs_root = matches!(*family, "caps" | "seccomp" | "ptrace") || NEEDS_ROOT.contains(name);
             let reason = if emulated
-                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "robust" | "rseq")
-                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "ptrace")
+                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "robust" | "rseq" | "ptrace")
                     || QEMU_USER_DIFFERS.contains(name))
             {
                 Some("qemu-user is not Linux here")

@@ -14,7 +14,7 @@ use hal::trap::NO_SYSCALL;
 use super::process::Subject;
 use super::text::Text;
 use crate::Result;
-use crate::task::{Task, TaskState, current, find_global, tree};
+use crate::task::{Task, TaskState, current, find_global, kernel_stack, tree};
 use crate::time::posix;
 
 /// A line of `sched`: the name in 45 columns, the number in 21.

@@ -285,14 +285,18 @@ fn copies_of(file: &File, at: u64, length: usize, patience: Patience) -> Result<
     let length = length.min(CHUNK);
     buffer.try_reserve_exact(length).map_err(|_| Errno::ENOMEM)?;
     buffer.resize(length, 0);
+    // Before the read: what was read from a socket could not be given back.
+    let mut frames = Vec::new();
+    for _ in 0..length.div_ceil(PAGE_SIZE) {
+        frames.push(Frame::allocate()?);
+    }
     let mut dst = IoDst::kernel(&mut buffer);
     if patience == Patience::None {
         dst.set_nowait();
     }
     let got = if file.offset_rule() == OffsetRule::Stream { file.read(&mut dst)? } else { file.read_at(&mut dst, at)? };
     let mut slots = Vec::new();
-    for bytes in buffer.get(..got).unwrap_or_default().chunks(PAGE_SIZE) {
-        let frame = Frame::allocate()?;
+    for (bytes, frame) in buffer.get(..got).unwrap_or_default().chunks(PAGE_SIZE).zip(frames) {
         hal::mem::write(frame.pfn, 0, bytes);
         slots.push(Slot { frame, offset: 0, length: bytes.len(), packet: false, shared: false });
     }

@@ -561,8 +561,8 @@ pub fn show(out: &mut dyn Write) -> fmt::Result {
             (false, false) => 4,
         };
         let accepts = u32::from(endpoint.is_listening()) << 16;
-        // The reference of this list is not the socket's.
-        let references = Arc::strong_count(&endpoint).saturating_sub(1);
+        // The reference of this list stands for that of Linux's `struct socket` to its `struct sock`.
+        let references = Arc::strong_count(&endpoint);
         let kind = endpoint.kind.number();
         write!(out, "{:016x}: {references:08X} {:08X} {accepts:08X} {kind:04X} {state:02X} {ino:5}", 0, 0)?;
         match endpoint.name.get().map(|name| name.shown()) {

@@ -37,6 +37,10 @@ fn unix_socket(family: u32, kind: u32, protocol: u32) -> Result<(Kind, u32, OnEx
     if family != u32::from(s::AF_UNIX) {
         return Err(Errno::EAFNOSUPPORT);
     }
+    // Numbers that no family can have are no type at all (Linux SOCK_MAX, `__sock_create`).
+    if kind & s::SOCK_TYPE_MASK >= 11 {
+        return Err(Errno::EINVAL);
+    }
     // PF_UNIX is the one protocol's number (unix_create).
     if protocol != 0 && protocol != u32::from(s::AF_UNIX) {
         return Err(Errno::EPROTONOSUPPORT);

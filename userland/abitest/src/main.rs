@@ -102,6 +102,9 @@ const FAMILIES: &[(&str, &[Case])] = &[
 /// knows (so the families exec, clone, caps and seccomp are left out as a whole, and robust and rseq, whose calls it lacks), keeps signals and mappings of its own, and reads some arguments itself.
 /// Each of these passes on Linux itself.
 const QEMU_USER_DIFFERS: &[&str] = &[
+    "the_count_can_be_set_for_a_restored_process",
+    "every_clock_has_a_resolution",
+    "the_time_of_day_is_checked",
     "dead_owner_with_a_robust_list",
     "priority_goes_down_a_chain",
     "vfork_parent_waits_for_the_child",
@@ -191,6 +194,12 @@ const QEMU_USER_DIFFERS: &[&str] = &[
 
 /// What only root can try: another identity, other people's files and processes.
 const NEEDS_ROOT: &[&str] = &[
+    "alarms_are_for_who_may_wake_the_machine",
+    "nonsense_is_refused_before_the_permission",
+    "the_time_of_day_is_checked",
+    "anybody_may_read_the_discipline",
+    "changing_the_discipline_is_for_root",
+    "slack_of_others_is_for_who_may_be_nice",
     "real_time_waiters_come_first",
     "most_urgent_waiter_gets_the_lock",
     "waiter_lends_its_priority",
@@ -318,7 +327,7 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
             let needs_root = matches!(*family, "caps" | "seccomp" | "ptrace") || NEEDS_ROOT.contains(name);
             let reason = if emulated
-                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "robust" | "rseq" | "ptrace")
+                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "timer" | "robust" | "rseq" | "ptrace")
                     || QEMU_USER_DIFFERS.contains(name))
             {
                 Some("qemu-user is not Linux here")

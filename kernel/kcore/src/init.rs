@@ -109,10 +109,13 @@ fn start_as_idle() -> ! {
     time::update_coarse();
     start_secondaries(params);
     let nowhere = Start::User(UserFrame::new(0, 0));
-    let init = kthread::create("init", None, 0, nowhere).expect("memory for the first task");
+    let init = kthread::create_with("init", nowhere).expect("memory for the first task");
     let kthreadd = Start::Kernel { entry: kthreadd_main, argument: 0 };
-    let kthreadd = kthread::create("kthreadd", None, 0, kthreadd).expect("memory for the second task");
+    let kthreadd = kthread::create_with("kthreadd", kthreadd).expect("memory for the second task");
     sched::start(&kthreadd);
+    // Before the first program: moving a task may need them.
+    crate::stop_machine::init();
+    crate::workqueue::init();
     sched::start(&init);
     drop((init, kthreadd));
     hal::cpu::irq_enable();
@@ -146,10 +149,7 @@ fn secondary_as_idle() -> ! {
 
 /// PID 2: the parent of kernel threads, and the one that zeroes frames ahead of time while nothing else runs.
 fn kthreadd_main(_: usize) {
-    // Helpers that end are nobody's business (Linux `ignore_signals`).
-    let ignore = abi::signal::Sigaction { handler: abi::signal::SIG_IGN, ..Default::default() };
-    current().handlers().set(abi::signal::SIGCHLD, ignore);
-    if let Err(error) = kthread::spawn("kzerod", None, 19, zero_frames, 0) {
+    if let Err(error) = kthread::spawn("kzerod", zero_frames) {
         log::warn!("kzerod: {error}");
     }
     crate::tty::start_workers();
@@ -161,7 +161,7 @@ fn kthreadd_main(_: usize) {
 }
 
 /// Keeps the pool of zeroed frames filled, at the lowest priority.
-fn zero_frames(_: usize) {
+fn zero_frames() -> i32 {
     sched::set_policy(&current().arc(), abi::sched::SCHED_IDLE, 0);
     loop {
         while frame::zero_some(16) == 16 {

@@ -27,6 +27,7 @@ pub mod printk;
 pub mod random;
 pub mod sched;
 pub mod signal;
+pub mod stop_machine;
 pub mod sync;
 pub mod syscall;
 pub mod task;
@@ -36,6 +37,7 @@ pub mod time;
 pub mod trap;
 pub mod tty;
 pub mod version;
+pub mod workqueue;
 
 pub use abi::Errno;
 

@@ -41,7 +41,7 @@ pub use uaccess::{
 pub mod hosted {
     pub use super::cpu::{advance_clock, raise_device_interrupt};
     pub use super::machine::{Config, Machine, Stuck, Tlb, power_off, start_secondary};
-    pub use super::ram::{fail_nth_allocation, initramfs};
+    pub use super::ram::{fail_all_allocations, fail_nth_allocation, initramfs};
     pub use super::uaccess::{clear_injected_faults, fault_after};
     pub use super::user::{HANDLER_RETURN, Plain, User, entry_instruction, program};
 }

@@ -152,9 +152,17 @@ pub fn fail_nth_allocation(n: Option<u64>) -> Option<u64> {
     state().allocations_left.replace(n)
 }
 
+/// Lets every allocation fail, until it is called again with false.
+pub fn fail_all_allocations(fail: bool) {
+    state().no_memory.set(fail);
+}
+
 /// Asked by the kernel's frame allocator at each allocation: whether this one must fail.
 pub fn injected_failure() -> bool {
     let left: &Cell<Option<u64>> = &state().allocations_left;
+    if state().no_memory.get() {
+        return true;
+    }
     match left.get() {
         None => false,
         Some(0) => {

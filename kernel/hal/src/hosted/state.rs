@@ -80,6 +80,8 @@ pub struct State {
     pub running: Cell<usize>,
     /// How many more allocations succeed before one fails.
     pub allocations_left: Cell<Option<u64>>,
+    /// Every allocation fails.
+    pub no_memory: Cell<bool>,
     pub injected: RefCell<Vec<super::uaccess::Injected>>,
     /// User operations since the last hand-over to another CPU.
     pub user_steps: Cell<u32>,
@@ -107,6 +109,7 @@ impl State {
             driving: Cell::new(false),
             running: Cell::new(0),
             allocations_left: Cell::new(None),
+            no_memory: Cell::new(false),
             injected: RefCell::new(Vec::new()),
             user_steps: Cell::new(0),
             futile: Cell::new(0),

@@ -1,4 +1,4 @@
-//! The scheduling classes of one CPU and their order: deadline, real-time, fair (sched(7)). The core ([`super`]) owns states,
+//! The scheduling classes of one CPU and their order: stop, deadline, real-time, fair (sched(7)). The core ([`super`]) owns states,
 //! switching and placement; a class owns the order of its tasks. All calls come under the run-queue lock.
 //!
 //! A task belongs to the class of its *effective* [`Priority`]: its own, or that of a task it holds up, if that is more
@@ -11,6 +11,7 @@ use super::deadline::DeadlineQueue;
 use super::entity::Entity;
 use super::fair::FairQueue;
 use super::realtime::RealTimeQueue;
+use super::stop::StopQueue;
 use crate::task::Task;
 
 /// How a task enters a class's queue.
@@ -29,6 +30,8 @@ pub enum Enqueue {
 /// A task's policy as the order in which classes run, most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ClassId {
+    /// The stopper of a CPU.
+    Stop,
     /// SCHED_DEADLINE.
     Deadline,
     /// SCHED_FIFO and SCHED_RR.
@@ -50,6 +53,8 @@ pub struct Priority {
 impl Priority {
     /// The level of every deadline task.
     pub const DEADLINE: i32 = -1;
+    /// The level of a CPU's stopper.
+    pub const STOP: i32 = -2;
     /// The first level that is not real-time (Linux `MAX_RT_PRIO`).
     pub const FIRST_FAIR: i32 = 100;
     /// Nice 0 (Linux `DEFAULT_PRIO`).
@@ -115,6 +120,8 @@ pub trait Class {
 
 /// The queues of one CPU.
 pub struct Classes {
+    /// Before all.
+    pub stop: StopQueue,
     /// SCHED_DEADLINE.
     pub deadline: DeadlineQueue,
     /// SCHED_FIFO, SCHED_RR.
@@ -139,6 +146,10 @@ macro_rules! of_class {
                 let $class = &mut $classes.deadline;
                 $call
             }
+            ClassId::Stop => {
+                let $class = &mut $classes.stop;
+                $call
+            }
         }
     };
 }
@@ -152,13 +163,18 @@ fn fair_entity(running: Option<&Arc<Task>>) -> Option<&Entity> {
 impl Classes {
     /// Empty queues.
     pub const fn new() -> Self {
-        Self { deadline: DeadlineQueue::new(), realtime: RealTimeQueue::new(), fair: FairQueue::new() }
+        Self {
+            stop: StopQueue::new(),
+            deadline: DeadlineQueue::new(),
+            realtime: RealTimeQueue::new(),
+            fair: FairQueue::new(),
+        }
     }
 
     /// Whether none waits in a class before the fair one.
     #[inline(always)]
     fn only_fair(&self) -> bool {
-        self.deadline.waiting() | self.realtime.waiting() == 0
+        self.stop.waiting() | self.deadline.waiting() | self.realtime.waiting() == 0
     }
 
     /// See [`Class::place`]. `running`: who has the CPU.
@@ -215,7 +231,7 @@ impl Classes {
                 && match mine {
                     ClassRank::Deadline => self.deadline.is_outranked(current),
                     ClassRank::RealTime => self.realtime.best_level() < current.sched.level(),
-                    ClassRank::Fair | ClassRank::Throttled => false,
+                    ClassRank::Stop | ClassRank::Fair | ClassRank::Throttled => false,
                 }
     }
 
@@ -244,7 +260,7 @@ impl Classes {
         if self.only_fair() {
             return self.fair.pick_next();
         }
-        if let Some(task) = self.deadline.pick_next() {
+        if let Some(task) = self.stop.pick_next().or_else(|| self.deadline.pick_next()) {
             return Some(task);
         }
         // Throttled real-time tasks get what the others leave.
@@ -270,6 +286,7 @@ impl Classes {
     /// Where a task stands in the order of the classes.
     fn rank(&self, task: &Task) -> ClassRank {
         match task.sched.class() {
+            ClassId::Stop => ClassRank::Stop,
             ClassId::Deadline => ClassRank::Deadline,
             ClassId::RealTime if self.realtime.is_throttled() => ClassRank::Throttled,
             ClassId::RealTime => ClassRank::RealTime,
@@ -279,7 +296,9 @@ impl Classes {
 
     /// The rank of the best who waits.
     fn best_rank(&self) -> ClassRank {
-        if self.deadline.waiting() > 0 {
+        if self.stop.waiting() > 0 {
+            ClassRank::Stop
+        } else if self.deadline.waiting() > 0 {
             ClassRank::Deadline
         } else if self.realtime.waiting() > 0 && !self.realtime.is_throttled() {
             ClassRank::RealTime
@@ -294,6 +313,7 @@ impl Classes {
 /// The order in which the classes run while real-time tasks may be throttled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ClassRank {
+    Stop,
     Deadline,
     RealTime,
     Fair,

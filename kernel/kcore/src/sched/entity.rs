@@ -214,6 +214,12 @@ impl Entity {
         self.level.store(Priority::IDLE, Ordering::Relaxed);
     }
 
+    /// A stopper outranks all others, whatever its policy says.
+    pub(super) fn become_stopper(&self) {
+        self.boost.store(Priority::STOP, Ordering::Relaxed);
+        self.refresh_level();
+    }
+
     /// Linux's `prio`, inheritance included: see [`Priority::level`].
     #[inline(always)]
     pub fn level(&self) -> i32 {
@@ -227,7 +233,8 @@ impl Entity {
             level if level >= Priority::IDLE => ClassId::Idle,
             level if level >= Priority::FIRST_FAIR => ClassId::Fair,
             level if level >= 0 => ClassId::RealTime,
-            _ => ClassId::Deadline,
+            Priority::DEADLINE => ClassId::Deadline,
+            _ => ClassId::Stop,
         }
     }
 

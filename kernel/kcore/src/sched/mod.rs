@@ -13,6 +13,7 @@ pub(crate) mod fair;
 pub mod load;
 mod policy;
 pub mod realtime;
+mod stop;
 pub(crate) mod timeline;
 pub mod weight;
 
@@ -30,6 +31,7 @@ pub use class::Priority;
 use class::{Classes, Enqueue};
 pub use entity::Entity;
 pub use policy::{set_affinity, set_boost, set_nice, set_policy};
+pub use stop::become_stopper;
 
 /// Length of a tick, ns: 250 Hz, as Debian's arm64 kernel.
 pub const TICK_NS: u64 = 4_000_000;
@@ -144,6 +146,8 @@ pub fn adopt_idle(idle: &Arc<Task>, next: fn() -> !) -> ! {
 
 /// The idle loop: runs what there is, pulls from busy CPUs, else waits for an interrupt.
 pub fn idle_loop() -> ! {
+    // A task that is bound to this CPU may have been queued before there was anybody to kick.
+    schedule();
     loop {
         balance::pull_if_idle();
         cpu::irq_disable();
@@ -160,7 +164,25 @@ pub fn idle_loop() -> ! {
 /// Gives up the CPU. A task whose state is not Running sleeps until it is woken.
 pub fn schedule() {
     debug_assert!(cpu::preempt_count() == 0, "scheduling while atomic");
+    let task = crate::task::current();
+    if task.has_flag(crate::task::flags::WQ_WORKER) {
+        return schedule_worker(&task);
+    }
     reschedule(Reason::Sleep);
+}
+
+/// As [`schedule`], for a worker of the work queues: its pool may let another one run meanwhile (Linux `sched_submit_work`,
+/// `sched_update_worker`).
+#[cold]
+fn schedule_worker(task: &Task) {
+    let worker = task.kthread.as_ref().and_then(|kthread| kthread.worker());
+    if let Some(worker) = worker.filter(|_| task.state() != TaskState::Running) {
+        crate::workqueue::worker_sleeping(worker);
+    }
+    reschedule(Reason::Sleep);
+    if let Some(worker) = worker {
+        crate::workqueue::worker_running(worker);
+    }
 }
 
 /// A reschedule is due and preemption is allowed: hal's `preempt` handler.

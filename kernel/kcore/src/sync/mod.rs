@@ -1,6 +1,7 @@
 //! Waiting: wait queues and the sleeping locks made of them. The spin locks are `hal::sync`; their order is [`order`].
 
 mod completion;
+pub mod list;
 pub mod membarrier;
 mod mutex;
 pub mod order;

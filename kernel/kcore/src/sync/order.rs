@@ -74,6 +74,16 @@ levels! {
     EPOLL_READY = 186;
     /// The wait queue of an epoll set: woken while a file's queue is.
     EPOLL_WAIT = 188;
+    /// What waits for a CPU's stopper, added by whoever holds no run queue.
+    STOPPER = 190;
+    /// A pool of workers: items are queued by whoever holds no run queue, and workers woken under it.
+    WORK_POOL = 191;
+    /// What a queue has on a pool.
+    WORK_SHARE = 192;
+    /// Where a work item is, and what a worker does.
+    WORK_PLACE = 193;
+    /// The place of an item in a list, under the list's lock.
+    LIST_LINK = 196;
     /// The run queue of a CPU: the innermost lock of the scheduler.
     RUN_QUEUE = 200;
     /// Load averages.

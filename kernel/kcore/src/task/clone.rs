@@ -216,6 +216,7 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame, is_event: bool) -> 
         comm: parent.comm_bytes(),
         sched: parent.sched.inherit(),
         blocked: parent.signals.blocked(),
+        kthread: None,
     });
     inherit(&parent, &task, args);
     publish(&task, args, is_event || has(c::CLONE_PTRACE))?;

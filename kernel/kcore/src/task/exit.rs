@@ -9,7 +9,7 @@ use abi::signal::SigInfo;
 
 use super::ptrace::attach::Unlinked;
 use super::tree::{self, ExitState, NO_NODE, NodeId, Tree};
-use super::{Task, TaskState, coredump, current, flags, group, limits, ptrace, zap};
+use super::{Task, TaskState, coredump, current, flags, group, kthread, limits, ptrace, zap};
 use crate::sched;
 use crate::signal;
 use crate::syscall::UserPtr;
@@ -55,6 +55,7 @@ fn leave(status: i32) {
         task.flags.fetch_or(flags::SIGNALED, Ordering::Relaxed);
     }
     task.exit_code.store(status, Ordering::Relaxed);
+    kthread::park::thread_exits(&task);
     if signal::thread_exits(&task) {
         signal::notify_parent_of_stop(&task.group, s::CLD_STOPPED);
     }

@@ -45,7 +45,7 @@ pub fn run(argv: Vec<Vec<u8>>, input: Arc<File>) -> Result<()> {
         outcome: SpinLock::new(order::TASK_FIELDS, Ok(())),
         started: Completion::new(),
     });
-    let task = kthread::create("kworker/u:0", None, 0, Start::User(UserFrame::new(0, 0)))?;
+    let task = kthread::create_with("kworker/u:0", Start::User(UserFrame::new(0, 0)))?;
     // A handler that crashes is not handled: core(5) gives it a limit that stands for "no pipe".
     task.group.limits.lock()[RLIMIT_CORE as usize] = Rlimit { rlim_cur: 1, rlim_max: 1 };
     JOBS.lock().insert(task.tid(), job.clone());

@@ -61,6 +61,8 @@ pub use usage::{ChildUsage, CpuTimes};
 pub mod flags {
     /// PF_EXITING: on its way out.
     pub const EXITING: u32 = 0x4;
+    /// PF_WQ_WORKER: a worker of the work queues.
+    pub const WQ_WORKER: u32 = 0x20;
     /// PF_MCE_PROCESS: has a policy of its own for memory errors (PR_MCE_KILL).
     pub const MCE_PROCESS: u32 = 0x80;
     /// PF_MCE_EARLY: wants to hear of them before it touches the page.
@@ -145,6 +147,8 @@ pub struct Task {
     pub personality: AtomicU32,
     /// What it sleeps to a time with.
     pub(crate) sleep_timer: crate::time::SleepTimer,
+    /// What a kernel thread has besides.
+    pub kthread: Option<kthread::Kthread>,
     /// Timer slack, ns (PR_SET_TIMERSLACK).
     pub timer_slack_ns: AtomicU64,
     /// What PR_SET_TIMERSLACK with 0 goes back to: the creator's slack when this thread was made.
@@ -215,6 +219,7 @@ pub(crate) struct Parts {
     pub comm: [u8; 16],
     pub sched: sched::Entity,
     pub blocked: u64,
+    pub kthread: Option<kthread::Kthread>,
 }
 
 impl Task {
@@ -253,6 +258,7 @@ impl Task {
             seccomp: seccomp::Seccomp::default(),
             personality: AtomicU32::new(0),
             sleep_timer: crate::time::SleepTimer::default(),
+            kthread: parts.kthread,
             timer_slack_ns: AtomicU64::new(50_000),
             default_timer_slack_ns: AtomicU64::new(50_000),
         });

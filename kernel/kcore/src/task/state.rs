@@ -19,6 +19,8 @@ pub enum TaskState {
     Stopped = 4 | WAKE_KILL,
     /// TASK_TRACED: stopped for its tracer.
     Traced = 8,
+    /// TASK_PARKED: a kernel thread that was asked to step aside; ordinary wake-ups do not reach it.
+    Parked = 0x40,
     /// EXIT_DEAD on its way off the CPU for the last time.
     Dead = 0x80,
     /// TASK_KILLABLE: uninterruptible but for fatal signals.
@@ -43,16 +45,19 @@ impl TaskState {
     pub const FOR_CONTINUE: u32 = 4;
     /// Mask of a tracer's resume.
     pub const FOR_TRACER: u32 = 8;
+    /// Mask of the end of parking.
+    pub const FOR_UNPARK: u32 = 0x40;
     /// Mask of the first wake-up.
     pub const FOR_NEW: u32 = 0x800;
 
     /// Every state.
-    pub const ALL: [TaskState; 9] = [
+    pub const ALL: [TaskState; 10] = [
         TaskState::Running,
         TaskState::Interruptible,
         TaskState::Uninterruptible,
         TaskState::Stopped,
         TaskState::Traced,
+        TaskState::Parked,
         TaskState::Dead,
         TaskState::Killable,
         TaskState::Idle,
@@ -98,6 +103,7 @@ impl TaskState {
             TaskState::Uninterruptible | TaskState::Killable => 'D',
             TaskState::Stopped => 'T',
             TaskState::Traced => 't',
+            TaskState::Parked => 'P',
             TaskState::Dead => 'X',
             TaskState::Idle => 'I',
         }
@@ -111,6 +117,7 @@ impl TaskState {
             'D' => "D (disk sleep)",
             'T' => "T (stopped)",
             't' => "t (tracing stop)",
+            'P' => "P (parked)",
             'X' => "X (dead)",
             _ => "I (idle)",
         }
@@ -142,7 +149,7 @@ mod tests {
     #[test]
     fn letters_are_those_of_proc_5() {
         let letters: String = TaskState::ALL.into_iter().map(TaskState::letter).collect();
-        assert_eq!(letters, "RSDTtXDIR");
+        assert_eq!(letters, "RSDTtPXDIR");
         for state in TaskState::ALL {
             assert!(state.description().starts_with(state.letter()), "{state:?}");
         }

@@ -24,8 +24,9 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering}
 use abi::tty::{B115200, CBAUD, CLOCAL, Termios, Winsize};
 use hal::sync::SpinLock;
 
+use crate::sched;
 use crate::sync::{WaitQueue, order};
-use crate::task::{Pid, TaskState};
+use crate::task::{Pid, TaskState, current};
 use ldisc::Ldisc;
 
 pub use file::OpenTty;
@@ -228,12 +229,13 @@ pub fn init(serial: Option<Arc<dyn SerialPort>>) {
 
 /// Starts the kernel thread that moves bytes between ports and terminals. Called once the scheduler runs.
 pub fn start_workers() {
-    if let Err(error) = crate::task::kthread::spawn("ttyd", None, -10, worker, 0) {
+    if let Err(error) = crate::task::kthread::spawn("ttyd", worker) {
         log::error!("ttyd: {error}");
     }
 }
 
-fn worker(_: usize) {
+fn worker() -> i32 {
+    sched::set_nice(&current().arc(), -10);
     loop {
         // An idle sleep has no other end than its condition.
         let _ = WORKER.wait_event(TaskState::Idle, || WORK.swap(false, Ordering::AcqRel));

@@ -68,8 +68,11 @@ fn usage_of(subject: &Subject, task: &Task) -> Usage {
     }
 }
 
-/// The name, from the first byte to the NUL.
+/// The name, from the first byte to the NUL; that of a kernel thread may be longer (Linux `proc_task_name`).
 fn push_comm(text: &mut Text, task: &Task, escape_newlines: bool) {
+    if crate::task::kthread::show_name(task, text) {
+        return;
+    }
     let bytes = task.comm_bytes();
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     if escape_newlines {

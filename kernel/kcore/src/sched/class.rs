@@ -210,6 +210,10 @@ impl Classes {
     #[inline]
     pub fn account(&mut self, current: &Task, delta_ns: u64, now_ns: u64) {
         of_class!(self, current, class => class.account(current, delta_ns, now_ns));
+        // While the class is throttled others run: the end of its period must be seen then, too.
+        if self.realtime.is_throttled() {
+            self.realtime.refresh_throttle(now_ns);
+        }
     }
 
     /// See [`Class::yield_current`].

@@ -216,3 +216,17 @@ fn a_negative_pid_is_nobody_to_the_affinity_calls_and_nonsense_to_the_others() {
         });
     });
 }
+
+#[test]
+fn a_throttled_real_time_task_comes_back_though_an_ordinary_one_is_busy() {
+    story(|init| {
+        let hogs = vec![hog(init, 0, None), hog(init, 0, None)];
+        let fifo = abi::sched::SchedParam { sched_priority: 10 };
+        let pid = u64::from(hogs[0].0.cast_unsigned());
+        init.call_with(nr::SCHED_SETSCHEDULER, &[pid, u64::from(abi::sched::SCHED_FIFO)], &fifo, &[]).unwrap();
+        let shares = measure(init, hogs, 10_000 * MS);
+        // 950 ms of each second; init is an ordinary task and wakes in what is left. The count is in half milliseconds.
+        let percent = shares[0] * 100 / (shares[0] + shares[1]);
+        assert!((93..=97).contains(&percent), "{shares:?}");
+    });
+}

@@ -5,7 +5,7 @@ BUILD ?= release
 # A closed standard input stays an input.
 TOOL = tools/bootstrap.sh && cargo run --quiet --package tools --
 
-variables = EXTRA APPEND CMD BUILD SMP QEMU QEMU_ARGS FIRMWARE ICOUNT TIMEOUT KERNEL ROW FUNCTION BASELINE SCALING RECORD
+variables = EXTRA APPEND CMD BUILD SMP QEMU QEMU_ARGS FIRMWARE ICOUNT TIMEOUT KERNEL ROW FUNCTION BASELINE SCALING RESPONSE RECORD
 define pass
 ifdef $(1)
 override export $(1) := $$(value $(1))
@@ -43,6 +43,7 @@ help:
 	@echo "  ROW='names'      for bench, profile: only these rows of the benchmark"
 	@echo '  BASELINE=image   for bench: compare with this image of Drupe instead of Linux'
 	@echo '  SCALING=1        for bench: fork throughput on one core and on two, by the wall clock'
+	@echo '  RESPONSE=1       for bench: only cyclictest and hackbench, on both kernels'
 	@echo '  RECORD=1         for bench: put the tables and the chart into kernel/doc and README.md'
 	@echo "  FUNCTION='name'  for profile: list the instructions of the functions with that in their names"
 	@echo "  TESTS='words'    for test: only the QEMU tests whose names contain one of the words"

@@ -40,6 +40,8 @@ pub struct Options {
     pub baseline: Option<PathBuf>,
     /// `SCALING=1`: whether the benchmark measures how two cores scale.
     pub scaling: bool,
+    /// `RESPONSE=1`: whether the benchmark measures only how soon a real-time task runs.
+    pub response: bool,
     /// `RECORD=1`: whether the benchmark's tables go into the tree.
     pub record: bool,
     /// `FUNCTION`: the function whose instructions the profiler lists.
@@ -87,6 +89,7 @@ impl Options {
             row: given("ROW"),
             baseline: given("BASELINE").map(PathBuf::from),
             scaling: is_set("SCALING"),
+            response: is_set("RESPONSE"),
             record: is_set("RECORD"),
             function: given("FUNCTION"),
         })

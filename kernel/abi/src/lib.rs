@@ -10,6 +10,7 @@ pub mod fcntl;
 pub mod futex;
 pub mod info;
 pub mod ioctl;
+pub mod ioprio;
 pub mod mman;
 pub mod mount;
 pub mod notify;

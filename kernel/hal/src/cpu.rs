@@ -33,6 +33,7 @@ pub fn wait_for_interrupt() {
 
 /// Masks interrupts on this CPU and returns the former mask for [`irq_restore`].
 #[inline(always)]
+#[track_caller]
 pub fn irq_save() -> usize {
     arch::irq_save()
 }
@@ -57,12 +58,14 @@ pub fn irq_enable() {
 
 /// Masks interrupts.
 #[inline(always)]
+#[track_caller]
 pub fn irq_disable() {
     arch::irq_save();
 }
 
 /// Raises the preempt count of the current thread: it stays on this CPU until the matching [`preempt_enable`].
 #[inline(always)]
+#[track_caller]
 pub fn preempt_disable() {
     arch::preempt_disable();
 }

@@ -24,6 +24,7 @@ mod arch;
 pub mod cpu;
 pub mod debug;
 pub mod global;
+pub mod latency;
 pub mod mem;
 pub mod mmu;
 pub mod owner;

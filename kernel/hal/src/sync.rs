@@ -108,6 +108,7 @@ impl<T> SpinLock<T> {
 impl<T: ?Sized> SpinLock<T> {
     /// Takes the lock, spinning while another CPU has it.
     #[inline(always)]
+    #[track_caller]
     pub fn lock(&self) -> SpinGuard<'_, T> {
         cpu::preempt_disable();
         self.raw.acquire();
@@ -115,6 +116,7 @@ impl<T: ?Sized> SpinLock<T> {
     }
 
     /// Takes the lock if it is free.
+    #[track_caller]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         cpu::preempt_disable();
         if self.raw.try_acquire() {
@@ -140,6 +142,7 @@ impl<T> IrqLock<T> {
 impl<T: ?Sized> IrqLock<T> {
     /// Masks interrupts and takes the lock.
     #[inline(always)]
+    #[track_caller]
     pub fn lock(&self) -> IrqGuard<'_, T> {
         cpu::preempt_disable();
         let saved = cpu::irq_save();
@@ -148,6 +151,7 @@ impl<T: ?Sized> IrqLock<T> {
     }
 
     /// Takes the lock if it is free.
+    #[track_caller]
     pub fn try_lock(&self) -> Option<IrqGuard<'_, T>> {
         cpu::preempt_disable();
         let saved = cpu::irq_save();
@@ -174,6 +178,7 @@ impl<T: ?Sized> IrqLock<T> {
 impl<T> cpu::PerCpu<IrqLock<T>> {
     /// Locks this CPU's value; the holder stays on the CPU, whose number comes with it.
     #[inline(always)]
+    #[track_caller]
     pub fn lock_this(&self) -> (usize, IrqGuard<'_, T>) {
         cpu::preempt_disable();
         let saved = cpu::irq_save();

@@ -19,6 +19,7 @@ extern crate alloc;
 pub mod fs;
 pub mod futex;
 pub mod init;
+pub mod interrupts;
 pub mod io;
 pub mod mm;
 pub mod net;

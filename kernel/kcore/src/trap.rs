@@ -9,7 +9,7 @@ use hal::trap::{Handlers, PageFault, UserException, UserFrame};
 use crate::mm::{FaultError, oom};
 use crate::sync::membarrier;
 use crate::task::{OwnFields, Task, current, helper, ptrace, rseq};
-use crate::{sched, signal, syscall, time};
+use crate::{interrupts, sched, signal, syscall, time};
 
 /// The table given to hal; `interrupt` is the board's.
 pub const fn handlers(interrupt: fn()) -> Handlers {
@@ -28,6 +28,7 @@ pub const fn handlers(interrupt: fn()) -> Handlers {
 
 /// Another CPU asks for something. Most of the time only for a look at the work bits on the way out.
 fn interrupted_by_cpu() {
+    interrupts::count_reschedule();
     membarrier::answer();
     time::timer::take_change();
 }

@@ -47,12 +47,14 @@ pub fn probe(board: &Board) -> bool {
     true
 }
 
-/// Has `handler` called for `line` from now on. A line has one handler; a second registration is ignored.
-pub fn register(line: u8, handler: Arc<dyn InterruptHandler>) {
+/// Has `handler` called for `line` from now on. A line has one handler; a second registration is ignored. `name`: of the
+/// device, for `/proc/interrupts`.
+pub fn register(line: u8, name: &'static str, handler: Arc<dyn InterruptHandler>) {
     let Some(controller) = CONTROLLER.get() else { return };
     let line = usize::from(line);
     if let Some(slot) = controller.handlers.get(line) {
         slot.call_once(|| handler);
+        kcore::interrupts::name_line(line, name);
         controller.registers.write32(ENABLE[line / 32], 1 << (line % 32));
     }
 }
@@ -75,7 +77,10 @@ impl Controller {
             pending &= pending - 1;
             let line = bank * 32 + bit as usize;
             match self.handlers.get(line).and_then(Once::get) {
-                Some(handler) => handler.interrupt(),
+                Some(handler) => {
+                    kcore::interrupts::count_line(line);
+                    handler.interrupt();
+                }
                 None => self.mask_unexpected(bank, bit),
             }
         }

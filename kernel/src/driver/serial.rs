@@ -27,6 +27,8 @@ pub struct Found {
     pub port: Arc<dyn SerialPort>,
     handler: Arc<dyn InterruptHandler>,
     interrupt: Option<u8>,
+    /// As Linux calls the interrupt.
+    name: &'static str,
 }
 
 /// Finds the port that `console` chose. It sends from now on, and receives after [`Found::start_receiving`].
@@ -37,23 +39,23 @@ pub fn probe(board: &Board, console: &Console, mailbox: Option<&Mailbox>) -> Opt
     let line = Line::parse(console.options);
     if console.port == Kind::MiniUart {
         let uart = MiniUart::new(page, rate(Clock::Core, CORE_CLOCK_HZ));
-        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt))
+        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt, "ttyS1"))
     } else {
         let uart = Pl011::new(page, rate(Clock::Uart, UART_CLOCK_HZ));
-        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt))
+        Some(Found::new(Port::new(console.name, &line, uart), device.interrupt, "uart-pl011"))
     }
 }
 
 impl Found {
-    fn new<U: Uart + 'static>(port: Port<U>, interrupt: Option<u8>) -> Self {
+    fn new<U: Uart + 'static>(port: Port<U>, interrupt: Option<u8>, name: &'static str) -> Self {
         let port = Arc::new(port);
-        Self { port: port.clone(), handler: port, interrupt }
+        Self { port: port.clone(), handler: port, interrupt, name }
     }
 
     /// Lets the port interrupt: what it receives goes to the terminal from now on.
     pub fn start_receiving(&self) {
         if let Some(line) = self.interrupt {
-            interrupts::register(line, self.handler.clone());
+            interrupts::register(line, self.name, self.handler.clone());
             self.handler.start();
         }
     }

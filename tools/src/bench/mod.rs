@@ -3,13 +3,14 @@
 //! Time is counted in instructions (`-icount`), so a figure is the same in every run, whatever else the host does. Linux
 //! runs as Debian ships it and once more without what Drupe does not have either; the faster of the two is what Drupe is
 //! held against. With `BASELINE` another image of Drupe takes the place of Linux, to judge a change; with `SCALING` two
-//! cores are held against one ([`scaling`]).
+//! cores are held against one ([`scaling`]); with `RESPONSE` only the real-time part runs ([`response`]).
 
 mod boot;
 mod chart;
 mod figures;
 mod growth;
 mod report;
+mod response;
 mod rows;
 mod scaling;
 mod table;
@@ -47,6 +48,8 @@ pub fn run(options: &Options) -> Result<u8> {
     let session = Session::new(options)?;
     if options.scaling {
         println!("{}", scaling::measure(&session)?);
+    } else if options.response {
+        println!("{}", response::measure(&session, &Linux::get(Release::Backports)?)?);
     } else if let Some(baseline) = &options.baseline {
         println!("{}", beside_baseline(&session, baseline)?);
     } else {
@@ -84,7 +87,9 @@ fn beside_linux(session: &Session) -> Result<Report> {
     let plain = session.linux(&linux, PLAIN_LINUX)?;
     let names = [format!("Linux {}, ns", linux.version.split('+').next().unwrap_or_default()), "Drupe, ns".to_string()];
     let comparison = Comparison::new(names, &shipped.figures.faster(&plain.figures), &ours.figures, Goals::Shown);
+    let response = session.is_whole().then(|| response::measure(session, &linux)).transpose()?;
     Ok(Report {
+        response,
         rows: comparison.markdown(),
         chart: chart::svg(&comparison),
         growth: session.is_whole().then(|| growth::markdown(["Linux", "Drupe"], &plain.figures, &ours.figures)),

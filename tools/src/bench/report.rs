@@ -18,6 +18,8 @@ pub struct Report {
     pub chart: String,
     pub growth: Option<String>,
     pub boot: Option<String>,
+    /// What rt-tests found.
+    pub response: Option<String>,
     /// QEMU's command lines: Linux as shipped, plain Linux, Drupe.
     pub commands: [String; 3],
 }
@@ -25,7 +27,7 @@ pub struct Report {
 impl Report {
     pub fn tables(&self) -> String {
         let mut text = self.rows.clone();
-        for table in [&self.boot, &self.growth].into_iter().flatten() {
+        for table in [&self.boot, &self.growth, &self.response].into_iter().flatten() {
             text.push('\n');
             text.push_str(table);
         }
@@ -47,6 +49,12 @@ impl Report {
             text.push_str(&format!(
                 "\n## How costs grow\n\nWith memory that the process has written to, and with tasks that sleep \
                  meanwhile. Drupe's fork shares tables of\n2 MiB, so it grows with those and not with pages.\n\n{growth}"
+            ));
+        }
+        if let Some(response) = &self.response {
+            text.push_str(&format!(
+                "\n## Response under load\n\nDebian's rt-tests: cyclictest with SCHED_FIFO beside hackbench on four cores, \
+                 then hackbench alone.\n\n{response}"
             ));
         }
         text.push_str("\n## The command lines\n\nLinux as shipped, plain Linux, and Drupe:\n\n");

@@ -48,6 +48,7 @@ mod rseq;
 mod seccomp;
 mod signal;
 mod splice;
+mod stats;
 mod time;
 mod timer;
 mod timerfd;
@@ -89,6 +90,7 @@ const FAMILIES: &[(&str, &[Case])] = &[
     ("clone", clone::CASES),
     ("caps", caps::CASES),
     ("seccomp", seccomp::CASES),
+    ("stats", stats::CASES),
     ("tty", tty::CASES),
     ("epoll", epoll::CASES),
     ("inotify", inotify::CASES),

@@ -9,6 +9,8 @@ use spin::Once;
 
 use super::context::current;
 use super::{timer, trap};
+#[cfg(debug_assertions)]
+use crate::latency::{self, Section};
 use crate::thread::work;
 
 static ONLINE: AtomicU32 = AtomicU32::new(0);
@@ -58,20 +60,31 @@ pub fn relax() {
 }
 
 pub fn wait_for_interrupt() {
+    #[cfg(debug_assertions)]
+    latency::forget(Section::InterruptsOff);
     // SAFETY: waits; a pending interrupt ends it even while masked (Arm ARM D1.6.2).
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
 }
 
 #[inline(always)]
+#[track_caller]
 pub fn irq_save() -> usize {
     let daif: usize;
     // SAFETY: reads and sets the IRQ mask only. The memory clobber keeps accesses inside the masked region.
     unsafe { asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags)) };
+    #[cfg(debug_assertions)]
+    if daif & DAIF_I == 0 {
+        latency::begin(Section::InterruptsOff, core::panic::Location::caller());
+    }
     daif
 }
 
 #[inline(always)]
 pub fn irq_restore(saved: usize) {
+    #[cfg(debug_assertions)]
+    if saved & DAIF_I == 0 {
+        latency::end(Section::InterruptsOff);
+    }
     // SAFETY: puts back a mask that `irq_save` read.
     unsafe { asm!("msr daif, {}", in(reg) saved, options(nostack, preserves_flags)) };
 }
@@ -86,16 +99,23 @@ pub fn irqs_enabled() -> bool {
 
 #[inline(always)]
 pub fn irq_enable() {
+    #[cfg(debug_assertions)]
+    latency::end(Section::InterruptsOff);
     // SAFETY: unmasks IRQ; the vectors are installed before anybody calls this.
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
 }
 
 #[inline(always)]
+#[track_caller]
 pub fn preempt_disable() {
     let count = &current().arch.preempt_count;
     // Only this thread writes its count, so a plain load and store do; an interrupt leaves it as it found it.
     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(debug_assertions)]
+    if count.load(Ordering::Relaxed) == 1 {
+        latency::begin(Section::PreemptionOff, core::panic::Location::caller());
+    }
 }
 
 #[inline(always)]
@@ -103,6 +123,10 @@ pub fn preempt_enable_no_resched() {
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
     let count = &current().arch.preempt_count;
     debug_assert!(count.load(Ordering::Relaxed) > 0, "preempt count underflow");
+    #[cfg(debug_assertions)]
+    if count.load(Ordering::Relaxed) == 1 {
+        latency::end(Section::PreemptionOff);
+    }
     count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
 }
 
@@ -112,6 +136,10 @@ pub fn preempt_enable() {
     let thread = current();
     let count = thread.arch.preempt_count.load(Ordering::Relaxed);
     debug_assert!(count > 0, "preempt count underflow");
+    #[cfg(debug_assertions)]
+    if count == 1 {
+        latency::end(Section::PreemptionOff);
+    }
     thread.arch.preempt_count.store(count.wrapping_sub(1), Ordering::Relaxed);
     if count == 1 && thread.work().load(Ordering::Relaxed) & work::RESCHED != 0 {
         preempt_now();

@@ -17,6 +17,8 @@ use spin::Once;
 use super::boot::STACK_SHIFT;
 use super::uaccess::{self, CacheOperation};
 use super::{context, local, memory};
+#[cfg(debug_assertions)]
+use crate::latency::{self, Section};
 use crate::thread::work;
 use crate::trap::{Access, Handlers, NO_SYSCALL, PageFault, UserException, UserFrame};
 
@@ -170,12 +172,18 @@ fn trapped_cache_operation(esr: u64) -> Option<(CacheOperation, usize)> {
 }
 
 extern "C" fn user_irq(frame: &mut UserFrame) {
+    #[cfg(debug_assertions)]
+    latency::begin(Section::InterruptsOff, core::panic::Location::caller());
     frame.syscall = NO_SYSCALL;
     FROM_USER[super::cpu_id()].store(true, Ordering::Relaxed);
     local::handle_interrupt();
+    #[cfg(debug_assertions)]
+    latency::end(Section::InterruptsOff);
 }
 
 extern "C" fn kernel_irq() {
+    #[cfg(debug_assertions)]
+    latency::begin(Section::InterruptsOff, core::panic::Location::caller());
     FROM_USER[super::cpu_id()].store(false, Ordering::Relaxed);
     local::handle_interrupt();
     let thread = context::current();
@@ -183,6 +191,8 @@ extern "C" fn kernel_irq() {
         // Interrupts stay masked until the exception returns: one that waits must not find this frame on the stack.
         (handlers().preempt)();
     }
+    #[cfg(debug_assertions)]
+    latency::end(Section::InterruptsOff);
 }
 
 /// Work bits are set on the way to user code. Interrupts are masked before and after.
@@ -190,6 +200,8 @@ extern "C" fn user_work(frame: &mut UserFrame) {
     super::irq_enable();
     (handlers().return_to_user)(frame);
     super::irq_save();
+    #[cfg(debug_assertions)]
+    latency::forget(Section::InterruptsOff);
 }
 
 /// A fault of kernel code: a user access that missed, or a bug.
@@ -207,6 +219,11 @@ extern "C" fn kernel_sync(frame: &mut UserFrame, esr: u64) {
             }
             let resolved = (handlers().uaccess_fault)(fault);
             super::irq_save();
+            // The exception returns to where interrupts are as they were.
+            #[cfg(debug_assertions)]
+            if !masked {
+                latency::forget(Section::InterruptsOff);
+            }
             if resolved {
                 return;
             }

@@ -13,6 +13,7 @@ use abi::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use hal::sync::SpinLock;
 
 use super::chrdev;
+use super::cpu_latency;
 use super::devpts;
 use super::file::{File, FileMode, FileOps, OffsetRule, OpsRef};
 use super::inode::{Inode, OpenRequest};
@@ -42,6 +43,7 @@ pub struct Node {
 const MEM_MAJOR: u32 = 1;
 const TTY_MAJOR: u32 = 4;
 const TTY_ALTERNATE_MAJOR: u32 = 5;
+const MISC_MAJOR: u32 = 10;
 const AMBA_MAJOR: u32 = 204;
 
 /// Registers the devices with the VFS. Called once at boot, after the serial ports are known.
@@ -50,6 +52,7 @@ pub fn init() -> Result<()> {
     chrdev::register(TTY_ALTERNATE_MAJOR, 0, 1, "/dev/tty", open_tty)?;
     chrdev::register(TTY_ALTERNATE_MAJOR, 1, 1, "/dev/console", open_tty)?;
     chrdev::register(TTY_ALTERNATE_MAJOR, 2, 1, "/dev/ptmx", open_tty)?;
+    chrdev::register(MISC_MAJOR, 0, 256, "misc", open_misc)?;
     chrdev::register(TTY_MAJOR, 64, 32, "ttyS", open_serial)?;
     chrdev::register(AMBA_MAJOR, 64, 16, "ttyAMA", open_serial)?;
     chrdev::register(SLAVE_MAJOR, 0, 4096, "pts", open_slave)
@@ -72,6 +75,7 @@ pub fn nodes() -> Vec<Node> {
         device("tty", 0o666, TTY_ALTERNATE_MAJOR, 0),
         device("console", 0o600, TTY_ALTERNATE_MAJOR, 1),
         device("ptmx", 0o666, TTY_ALTERNATE_MAJOR, 2),
+        device("cpu_dma_latency", 0o600, MISC_MAJOR, cpu_latency::MINOR),
     ];
     for tty in tty::serial_ttys() {
         let (major, minor) = tty.numbers();
@@ -93,6 +97,13 @@ fn open_mem(inode: &Arc<Inode>, request: &OpenRequest<'_>) -> Result<OpsRef> {
         11 => return open_kmsg(request),
         _ => return Err(Errno::ENXIO),
     })
+}
+
+fn open_misc(inode: &Arc<Inode>, _request: &OpenRequest<'_>) -> Result<OpsRef> {
+    match minor_of(inode) {
+        cpu_latency::MINOR => Ok(cpu_latency::open()),
+        _ => Err(Errno::ENODEV),
+    }
 }
 
 fn mode_of(request: &OpenRequest<'_>) -> OpenMode {

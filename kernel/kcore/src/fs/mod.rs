@@ -18,6 +18,7 @@ pub mod binfmt_misc;
 pub mod boot;
 pub mod chrdev;
 pub mod context;
+mod cpu_latency;
 pub mod create;
 pub mod dentry;
 pub mod dev;

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use abi::signal::SIGKILL;
 
 use super::frame;
+use crate::sched::psi;
 use crate::sync;
 use crate::task::{Task, TaskState, tree};
 use crate::{signal, time};
@@ -27,6 +28,7 @@ hal::global! {
 /// Kills the process that is worst by [`badness`] and lets it give its memory back. With nobody to kill, waits.
 pub fn kill_a_process(faulting: &Task) {
     assert!(PANIC_ON_OOM.load(Ordering::Relaxed) == 0, "Out of memory: system-wide panic_on_oom is enabled");
+    let _stall = psi::Stall::begin();
     // Somebody is on its way out already: its memory may be enough.
     let candidates = candidates();
     let dying = candidates.iter().any(|task| task.group.signals.exiting().is_some());

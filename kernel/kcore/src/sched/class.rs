@@ -7,6 +7,8 @@
 
 use alloc::sync::Arc;
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::deadline::DeadlineQueue;
 use super::entity::Entity;
 use super::fair::FairQueue;
@@ -61,6 +63,11 @@ impl Priority {
     pub const NICE_0: i32 = 120;
     /// Behind all tasks (Linux `MAX_PRIO`): what a CPU runs that idles.
     pub const IDLE: i32 = 140;
+
+    /// Of a CPU that has nothing to run.
+    pub(super) const fn of_idle() -> Self {
+        Self::new(Self::IDLE, 0)
+    }
 
     pub(super) const fn new(level: i32, deadline_ns: u64) -> Self {
         Self { level, deadline_ns }
@@ -201,9 +208,36 @@ impl Classes {
         of_class!(self, task, class => class.dequeue(task, fair_entity(running)))
     }
 
-    /// Takes a waiting fair task that may run on `cpu`. `running`: who has the CPU here.
-    pub fn steal_fair(&mut self, cpu: usize, running: Option<&Arc<Task>>) -> Option<Arc<Task>> {
-        self.fair.steal_for(cpu, fair_entity(running))
+    /// Takes a waiting fair task that may run on `cpu` and weighs no more than `most`. `running`: who has the CPU here.
+    pub fn steal_fair(&mut self, cpu: usize, most: u64, running: Option<&Arc<Task>>) -> Option<Arc<Task>> {
+        self.fair.steal_up_to(cpu, most, fair_entity(running))
+    }
+
+    /// Whether a real-time or deadline task waits. Throttled ones have no claim to other CPUs.
+    #[inline]
+    pub fn has_urgent(&self) -> bool {
+        !self.only_fair() && self.best_rank() < ClassRank::Fair
+    }
+
+    /// How urgent the most urgent task of these two classes is that waits, and the CPUs it may run on.
+    pub fn most_urgent(&self) -> Option<(Priority, u32)> {
+        let deadline = || self.deadline.first();
+        let realtime = || self.realtime.first().filter(|_| !self.realtime.is_throttled());
+        let task = deadline().or_else(realtime)?;
+        Some((task.sched.priority(), task.sched.allowed.load(Relaxed)))
+    }
+
+    /// Takes a waiting task of these two classes that may run on `cpu` and is more urgent than `than`.
+    pub fn steal_urgent(&mut self, cpu: usize, than: Priority) -> Option<Arc<Task>> {
+        if self.deadline.first().is_some_and(|task| task.sched.priority() < than)
+            && let Some(task) = self.deadline.steal_for(cpu, None)
+        {
+            return Some(task);
+        }
+        if self.realtime.is_throttled() || self.realtime.best_level() >= than.level() {
+            return None;
+        }
+        self.realtime.steal_for(cpu, None)
     }
 
     /// See [`Class::account`].

@@ -23,6 +23,11 @@ impl DeadlineQueue {
         Self { waiting: Timeline::new(), sequence: 0 }
     }
 
+    /// Who goes first of those who wait.
+    pub fn first(&self) -> Option<&Arc<Task>> {
+        self.waiting.first_task()
+    }
+
     /// Whether the deadline of someone who waits comes before that of `current`.
     pub fn is_outranked(&self, current: &Task) -> bool {
         let own = current.sched.priority().deadline_ns().cast_signed();

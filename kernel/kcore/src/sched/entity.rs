@@ -8,6 +8,7 @@ use abi::sched::{SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_OTHE
 
 use super::class::{ClassId, Priority};
 use super::fair::BASE_SLICE_NS;
+use super::stats::TaskStats;
 use super::weight::{NICE_0_WEIGHT, weight_of_nice};
 
 /// Nothing is inherited.
@@ -64,6 +65,8 @@ pub struct Entity {
     pub(super) counted_blocked: AtomicBool,
     /// The last tick found it in the kernel.
     pub(super) in_kernel: AtomicBool,
+    /// What is counted of it.
+    pub stats: TaskStats,
 }
 
 impl Entity {
@@ -95,6 +98,7 @@ impl Entity {
             reset_on_fork: AtomicBool::new(false),
             counted_blocked: AtomicBool::new(false),
             in_kernel: AtomicBool::new(false),
+            stats: TaskStats::default(),
         }
     }
 

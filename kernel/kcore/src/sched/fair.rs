@@ -71,6 +71,19 @@ impl FairQueue {
         self.load.unsigned_abs()
     }
 
+    /// As [`Class::steal_for`], of tasks that weigh no more than `most`.
+    pub fn steal_up_to(&mut self, cpu: usize, most: u64, running: Option<&Entity>) -> Option<Arc<Task>> {
+        let fits = |task: &Task| task.sched.allows(cpu) && task.sched.weight() <= most;
+        // From the back: who would wait longest here.
+        let behind = self.rest.find_last(STEAL_SEARCH, |task| fits(task));
+        let first = || self.first.as_ref().filter(|first| fits(&first.task)).map(|first| first.key);
+        let key = behind.or_else(first)?;
+        let average = self.average(running);
+        let task = self.remove(&key)?;
+        self.keep_lag(&task, average);
+        Some(task)
+    }
+
     #[inline]
     fn add(&mut self, entity: &Entity) {
         let weight = entity.weight_signed();
@@ -215,14 +228,7 @@ impl Class for FairQueue {
     }
 
     fn steal_for(&mut self, cpu: usize, running: Option<&Entity>) -> Option<Arc<Task>> {
-        // From the back: who would wait longest here.
-        let behind = self.rest.find_last(STEAL_SEARCH, |task| task.sched.allows(cpu));
-        let first = || self.first.as_ref().filter(|first| first.task.sched.allows(cpu)).map(|first| first.key);
-        let key = behind.or_else(first)?;
-        let average = self.average(running);
-        let task = self.remove(&key)?;
-        self.keep_lag(&task, average);
-        Some(task)
+        self.steal_up_to(cpu, u64::MAX, running)
     }
 
     #[inline]

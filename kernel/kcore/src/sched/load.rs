@@ -33,7 +33,7 @@ hal::global! {
 }
 
 /// One period of decay towards `active` (in FIXED_1 units); rounds up while rising (Linux `calc_load`).
-fn decay(average: u64, factor: u64, active: u64) -> u64 {
+pub(super) fn decay(average: u64, factor: u64, active: u64) -> u64 {
     let mut next = average * factor + active * (FIXED_1 - factor);
     if active >= average {
         next += FIXED_1 - 1;

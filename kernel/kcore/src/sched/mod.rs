@@ -11,8 +11,11 @@ pub(crate) mod deadline;
 mod entity;
 pub(crate) mod fair;
 pub mod load;
+mod placement;
 mod policy;
+pub mod psi;
 pub mod realtime;
+pub mod stats;
 mod stop;
 pub(crate) mod timeline;
 pub mod weight;
@@ -71,8 +74,12 @@ impl RunQueue {
 struct Glance {
     /// Runnable tasks, the running one included, the idle task not.
     running: AtomicU32,
+    /// Weight of the fair tasks among them, as of the last tick.
+    load: AtomicU64,
     /// How urgent the running task is ([`Priority::level`]).
     level: AtomicI32,
+    /// Its deadline, if it is a deadline task.
+    deadline_ns: AtomicU64,
     idle: AtomicBool,
     /// The next tick; `u64::MAX` when none is wanted, which an idle CPU decides at the first one that finds it idle.
     next_tick: AtomicU64,
@@ -80,25 +87,49 @@ struct Glance {
     /// Time spent idle, ns, and when the current idle stretch began.
     idle_ns: AtomicU64,
     idle_since: AtomicU64,
+    contention: psi::Contention,
 }
 
 impl Glance {
     const fn new() -> Self {
         Glance {
             running: AtomicU32::new(0),
+            load: AtomicU64::new(0),
             level: AtomicI32::new(Priority::IDLE),
+            deadline_ns: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             next_tick: AtomicU64::new(u64::MAX),
             switches: AtomicU64::new(0),
             idle_ns: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            contention: psi::Contention::new(),
         }
+    }
+
+    /// Tells how urgent the running task is.
+    #[inline]
+    fn set_urgency(&self, running: &Entity) {
+        let level = running.level();
+        if level == Priority::DEADLINE {
+            self.deadline_ns.store(running.priority().deadline_ns(), Ordering::Relaxed);
+        }
+        self.level.store(level, Ordering::Relaxed);
+    }
+
+    /// How urgent the running task is.
+    fn urgency(&self) -> Priority {
+        let level = self.level.load(Ordering::Relaxed);
+        let deadline = if level == Priority::DEADLINE { self.deadline_ns.load(Ordering::Relaxed) } else { 0 };
+        Priority::new(level, deadline)
     }
 
     /// Changes the number of runnable tasks. Under the lock of the CPU's queue.
     #[inline]
-    fn add_running(&self, change: i32) {
-        self.running.store(self.running.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::SeqCst);
+    fn add_running(&self, change: i32, now: u64) {
+        let before = self.running.load(Ordering::Relaxed);
+        let after = before.wrapping_add_signed(change);
+        self.running.store(after, Ordering::SeqCst);
+        self.contention.runnable_changed(before, after, now);
     }
 }
 
@@ -136,7 +167,12 @@ pub fn adopt_idle(idle: &Arc<Task>, next: fn() -> !) -> ! {
         queue.current = Some(idle.clone());
         queue.idle = Some(idle.clone());
         GLANCE.of(cpu).idle.store(true, Ordering::SeqCst);
-        IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
+        // Tasks may have been placed here while there was nobody to tell.
+        if GLANCE.of(cpu).running.load(Ordering::SeqCst) == 0 {
+            IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
+        } else {
+            idle.thread.work().fetch_or(work::RESCHED, Ordering::SeqCst);
+        }
         GLANCE.of(cpu).idle_since.store(time::monotonic_ns(), Ordering::Relaxed);
     }
     hal::thread::adopt_boot_flow(idle, &idle.thread);
@@ -231,6 +267,7 @@ impl Drop for Pinned {
 }
 
 fn reschedule(reason: Reason) {
+    look_for_urgent(reason);
     let (cpu, mut queue) = QUEUES.lock_this();
     let requested = hal::thread::current_work();
     // Under the queue's lock, which whoever asks for a reschedule of this CPU holds, or is this CPU.
@@ -243,11 +280,12 @@ fn reschedule(reason: Reason) {
     let mut migrate = false;
     let mut picked = None;
     if reason == Reason::Sleep && previous.state() != TaskState::Running && !keep_awake(&previous) {
-        deactivate(cpu, &previous);
+        deactivate(cpu, &previous, now);
         queue.classes.leave(&previous);
     } else if !is_idle {
         if previous.sched.allows(cpu) {
             if reason == Reason::Yield {
+                stats::count_yield(cpu);
                 queue.classes.yield_current(&previous);
             }
             picked = queue.classes.exchange(&previous);
@@ -255,7 +293,7 @@ fn reschedule(reason: Reason) {
             migrate = true;
             queue.classes.leave(&previous);
             previous.sched.set_on_queue(false);
-            GLANCE.of(cpu).add_running(-1);
+            GLANCE.of(cpu).add_running(-1, now);
         }
     }
     let picked = picked.or_else(|| queue.classes.pick_next());
@@ -272,7 +310,16 @@ fn reschedule(reason: Reason) {
         return;
     }
     count_switch(cpu, &previous, now, becomes_idle);
-    GLANCE.of(cpu).level.store(next.sched.level(), Ordering::Relaxed);
+    GLANCE.of(cpu).set_urgency(&next.sched);
+    balance::announce(cpu, &queue.classes);
+    if !is_idle && (previous.sched.on_queue() || migrate) {
+        stats::waits(&previous, now);
+    }
+    if becomes_idle {
+        stats::count_idle(cpu);
+    } else {
+        stats::runs(cpu, &next, now);
+    }
     switch_address_space(&next);
     queue.current = Some(next);
     queue.previous = Some(Previous { task: previous, migrate });
@@ -281,12 +328,31 @@ fn reschedule(reason: Reason) {
     finish_switch(saved);
 }
 
+/// A real-time or deadline task that waits elsewhere is taken, if it is more urgent than what this CPU runs, or would run
+/// when its task goes to sleep.
+#[inline(always)]
+fn look_for_urgent(reason: Reason) {
+    let here = cpu::id();
+    if balance::urgent_elsewhere(here) {
+        let is_leaving = reason == Reason::Sleep;
+        // Who waits here goes first, when this CPU's task goes to sleep.
+        if is_leaving && balance::urgent_here(here) {
+            return;
+        }
+        let own = if is_leaving { Priority::of_idle() } else { crate::task::current().sched.priority() };
+        balance::pull_urgent(here, own);
+    }
+}
+
 /// The second half of a switch, in the thread that was switched to.
 #[inline(always)]
 fn finish_switch(saved: usize) {
     let mut queue = QUEUES.this().adopt_after_handover(saved);
     let previous = queue.previous.take();
     drop(queue);
+    if balance::urgent_here(cpu::id()) {
+        balance::push_urgent(cpu::id());
+    }
     if let Some(Previous { task, migrate: true }) = previous {
         place(task, Enqueue::Migrate);
     }
@@ -309,9 +375,9 @@ fn keep_awake(task: &Task) -> bool {
     false
 }
 
-fn deactivate(cpu: usize, task: &Task) {
+fn deactivate(cpu: usize, task: &Task, now: u64) {
     task.sched.set_on_queue(false);
-    GLANCE.of(cpu).add_running(-1);
+    GLANCE.of(cpu).add_running(-1, now);
     if task.state().contributes_to_load() {
         task.sched.counted_blocked.store(true, Ordering::Relaxed);
         BLOCKED.fetch_add(1, Ordering::Relaxed);
@@ -410,12 +476,14 @@ pub fn wake_owned(task: Arc<Task>, mask: u32) -> Woken {
             BLOCKED.fetch_sub(1, Ordering::Relaxed);
         }
         let how = if mask == TaskState::FOR_NEW { Enqueue::New } else { Enqueue::Wakeup };
-        let target = balance::choose_cpu(&task, cpu);
+        let target = placement::choose_cpu(&task, cpu, how);
+        stats::woken(&task);
         if target == cpu {
             activate(queue, cpu, task, how);
             return Woken::Queued;
         }
         // In flight between two queues: Running but on none, so no other waker touches it.
+        stats::count_migration(&task);
         task.sched.set_cpu(target);
         drop(queue);
         activate(QUEUES.of(target).lock(), target, task, how);
@@ -448,7 +516,8 @@ pub fn start(task: &Arc<Task>) {
 
 /// Puts a runnable task that is on no queue onto one that it may use.
 fn place(task: Arc<Task>, how: Enqueue) {
-    let target = balance::choose_cpu(&task, task.sched.cpu());
+    let target = placement::choose_cpu(&task, task.sched.cpu(), how);
+    stats::count_migration(&task);
     task.sched.set_cpu(target);
     activate(QUEUES.of(target).lock(), target, task, how);
 }
@@ -456,9 +525,14 @@ fn place(task: Arc<Task>, how: Enqueue) {
 #[inline]
 fn activate(mut queue: IrqGuard<'_, RunQueue>, cpu: usize, task: Arc<Task>, how: Enqueue) {
     let now = account(&mut queue);
+    stats::queued(cpu, &task, now);
     task.sched.set_on_queue(true);
-    GLANCE.of(cpu).add_running(1);
+    GLANCE.of(cpu).add_running(1, now);
     enqueue(&mut queue, cpu, task, how, now);
+    drop(queue);
+    if balance::urgent_here(cpu) {
+        balance::push_urgent(cpu);
+    }
 }
 
 /// Puts a runnable task into its class's queue; it may take the CPU.
@@ -476,6 +550,7 @@ fn enqueue(queue: &mut RunQueue, cpu: usize, task: Arc<Task>, how: Enqueue, now:
         }
     }
     classes.insert(task);
+    balance::announce(cpu, classes);
 }
 
 /// Makes the CPU that runs `task` reschedule soon.
@@ -546,9 +621,11 @@ pub fn tick(now_ns: u64, in_user: bool) {
         {
             task.set_need_resched();
         }
+        balance::publish_load(cpu, classes, current.as_ref());
     }
     load::update(now_ns, active_tasks());
-    balance::on_tick(cpu);
+    psi::on_tick(now_ns);
+    balance::on_tick(cpu, now_ns);
 }
 
 /// Tasks that count to the load now.

@@ -29,7 +29,7 @@ fn requeue(task: &Arc<Task>, change: impl FnOnce()) {
             classes.leave(task);
             change();
             classes.place(task, how(), None, now);
-            GLANCE.of(cpu).level.store(task.sched.level(), Ordering::Relaxed);
+            GLANCE.of(cpu).set_urgency(&task.sched);
             // One that lost this CPU leaves at the reschedule.
             if classes.is_outranked(task) || !task.sched.allows(cpu) {
                 kick(cpu, task);
@@ -44,7 +44,7 @@ fn requeue(task: &Arc<Task>, change: impl FnOnce()) {
             return;
         }
         task.sched.set_on_queue(false);
-        GLANCE.of(cpu).add_running(-1);
+        GLANCE.of(cpu).add_running(-1, now);
         drop(queue);
         place(task.clone(), Enqueue::Migrate);
         return;

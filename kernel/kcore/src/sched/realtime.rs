@@ -95,6 +95,12 @@ impl RealTimeQueue {
         if self.occupied == 0 { LEVELS as i32 } else { self.occupied.trailing_zeros() as i32 }
     }
 
+    /// The most urgent task that waits.
+    pub fn first(&self) -> Option<&Arc<Task>> {
+        let level = usize::try_from(self.best_level()).ok().filter(|level| *level < LEVELS)?;
+        self.nodes.get(self.lists[level].first as usize)?.task.as_ref()
+    }
+
     /// Begins the periods that have passed at `now_ns`, and charges what was used beyond the share to them.
     pub fn refresh_throttle(&mut self, now_ns: u64) {
         let period_ns = u64::from(PERIOD_US.load(Relaxed)) * 1000;

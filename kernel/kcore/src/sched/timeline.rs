@@ -89,6 +89,15 @@ impl Timeline {
 
     /// The key of the first task.
     pub fn first(&self) -> Option<Key> {
+        self.first_node().map(|node| node.key)
+    }
+
+    /// The first task.
+    pub fn first_task(&self) -> Option<&Arc<Task>> {
+        self.first_node()?.task.as_ref()
+    }
+
+    fn first_node(&self) -> Option<&Node> {
         if self.is_empty() {
             return None;
         }
@@ -96,7 +105,7 @@ impl Timeline {
         while self.node(at).left != NIL {
             at = self.node(at).left;
         }
-        Some(self.node(at).key)
+        Some(self.node(at))
     }
 
     /// Takes the first task out, with its key and value.

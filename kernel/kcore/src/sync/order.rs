@@ -66,6 +66,8 @@ levels! {
     CPU_TIMERS = 145;
     /// Timer queues of a CPU: callbacks run without it.
     TIMERS = 150;
+    /// The window of a pressure trigger.
+    PRESSURE_TRIGGER = 176;
     /// A wait queue: wakes tasks while held.
     WAIT_QUEUE = 180;
     /// What an epoll item waits for: read while its file's queue is woken.
@@ -88,6 +90,8 @@ levels! {
     RUN_QUEUE = 200;
     /// Load averages.
     RUN_QUEUE_STATS = 205;
+    /// Pressure totals and averages.
+    PRESSURE = 206;
     /// The address-space reference of a task: read by the switch.
     TASK_MM = 210;
     /// The random generator of a CPU.

@@ -8,6 +8,7 @@ pub mod file;
 pub mod futex;
 pub mod identity;
 pub mod info;
+pub mod ioprio;
 pub mod limits;
 pub mod lock;
 pub mod memory;

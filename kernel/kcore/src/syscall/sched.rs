@@ -164,7 +164,7 @@ pub fn sched_rr_get_interval(cx: &mut Context<'_>, pid: i32, interval: UserPtr<T
 }
 
 /// The processes that setpriority(2) and getpriority(2) mean.
-fn priority_targets(cx: &Context<'_>, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+pub(super) fn priority_targets(cx: &Context<'_>, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
     let all_threads = |tree: &tree::Tree, ids: Vec<tree::NodeId>| -> Vec<Arc<Task>> {
         ids.into_iter().flat_map(|id| tree.node(id).threads.clone()).collect()
     };

@@ -9,8 +9,8 @@ use abi::nr;
 
 use super::{Context, FromArgument, UserPtr, UserStr};
 use super::{
-    dir, file, futex, identity, info, limits, lock, memory, mount, namespace, notify, path, pidfd, pipe, poll, prctl,
-    process, process_vm, ptrace, random, sched, seccomp, signal, socket, splice, system, time, xattr,
+    dir, file, futex, identity, info, ioprio, limits, lock, memory, mount, namespace, notify, path, pidfd, pipe, poll,
+    prctl, process, process_vm, ptrace, random, sched, seccomp, signal, socket, splice, system, time, xattr,
 };
 use crate::Result;
 
@@ -137,6 +137,8 @@ table! {
     SCHED_RR_GET_INTERVAL(pid: i32, interval: UserPtr<abi::time::Timespec>) sched::sched_rr_get_interval;
     SETPRIORITY(which: i32, who: i32, nice: i32) sched::setpriority;
     GETPRIORITY(which: i32, who: i32) sched::getpriority;
+    IOPRIO_SET(which: i32, who: i32, priority: i32) ioprio::ioprio_set;
+    IOPRIO_GET(which: i32, who: i32) ioprio::ioprio_get;
     GETCPU(cpu: UserPtr<u32>, node: UserPtr<u32>, unused: u64) sched::getcpu;
     MEMBARRIER(command: i32, flags: u32, cpu: i32) sched::membarrier;
     // Open files: open(2), read(2), write(2), fcntl(2).

@@ -42,7 +42,7 @@ pub struct CloneArgs<'a> {
     pub set_tid: &'a [i32],
 }
 
-/// The flags that are implemented. CLONE_IO and CLONE_SYSVSEM share what nobody has here: they are accepted.
+/// The flags that are implemented. CLONE_SYSVSEM shares what nobody has here: it is accepted.
 pub const SUPPORTED: u64 = c::CLONE_VM
     | c::CLONE_FS
     | c::CLONE_FILES
@@ -330,6 +330,7 @@ fn inherit(parent: &Task, child: &Task, args: &CloneArgs<'_>) {
     };
     copy(&parent.personality, &child.personality);
     child.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.io_context.inherit(&parent.io_context, has(c::CLONE_IO));
     let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
     child.timer_slack_ns.store(slack, Ordering::Relaxed);
     child.default_timer_slack_ns.store(slack, Ordering::Relaxed);

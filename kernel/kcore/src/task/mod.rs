@@ -12,6 +12,7 @@ pub mod exec;
 pub mod exit;
 pub mod group;
 pub mod helper;
+pub mod io_context;
 pub mod kernel_stack;
 pub mod kthread;
 pub mod limits;
@@ -149,6 +150,8 @@ pub struct Task {
     pub(crate) sleep_timer: crate::time::SleepTimer,
     /// What a kernel thread has besides.
     pub kthread: Option<kthread::Kthread>,
+    /// I/O priority.
+    pub io_context: io_context::IoContext,
     /// Timer slack, ns (PR_SET_TIMERSLACK).
     pub timer_slack_ns: AtomicU64,
     /// What PR_SET_TIMERSLACK with 0 goes back to: the creator's slack when this thread was made.
@@ -259,6 +262,7 @@ impl Task {
             personality: AtomicU32::new(0),
             sleep_timer: crate::time::SleepTimer::default(),
             kthread: parts.kthread,
+            io_context: io_context::IoContext::new(),
             timer_slack_ns: AtomicU64::new(50_000),
             default_timer_slack_ns: AtomicU64::new(50_000),
         });

@@ -7,7 +7,7 @@ use abi::Errno;
 use hal::mem::PAGE_SIZE;
 
 use super::text::Text;
-use super::{Entry, Node, sysctl};
+use super::{Entry, Node, drupe, pressure, sysctl};
 use crate::Result;
 use crate::fs::{chrdev, super_block};
 use crate::task::{PidNamespace, current, tree};
@@ -30,6 +30,7 @@ pub(super) static ENTRIES: &[Entry] = &[
     Entry::text("cmdline", cmdline),
     Entry::dir("sys", sysctl::ENTRIES),
     Entry::text("interrupts", interrupts),
+    Entry::text("schedstat", schedstat),
     Entry::text("partitions", partitions),
     Entry::text("swaps", swaps),
     Entry::text("devices", devices),
@@ -43,6 +44,8 @@ pub(super) static ENTRIES: &[Entry] = &[
     // The network namespace's files, as far as there are any: every process has the same one.
     Entry::dir("net", NET_ENTRIES),
     Entry { name: "timer_list", mode: 0o400, node: Node::Text(super::timers::timer_list) },
+    Entry::dir("pressure", pressure::ENTRIES),
+    Entry::dir("drupe", drupe::ENTRIES),
     Entry { name: "kmsg", mode: 0o400, node: Node::Ops(crate::fs::dev::open_proc_kmsg) },
 ];
 
@@ -119,9 +122,9 @@ fn stat(text: &mut Text) -> Result<()> {
         text.str("cpu").num(*cpu as u64);
         push_cpu_row(text, *cpu, ticks(now - idle, *idle));
     }
-    let interrupts: u64 = cpus().map(time::timer::interrupts).sum();
     let boot = time::boot_time_ns() / time::NSEC_PER_SEC;
-    text.str("intr ").num(interrupts).str("\nctxt ").num(sched::switch_count()).str("\nbtime ").num(boot);
+    crate::interrupts::show_stat(text);
+    text.str("ctxt ").num(sched::switch_count()).str("\nbtime ").num(boot);
     text.str("\nprocesses ").num(sched::FORKS.load(Ordering::Relaxed));
     text.str("\nprocs_running ").num(sched::running_tasks().max(1));
     text.str("\nprocs_blocked ").num(sched::blocked_tasks());
@@ -244,18 +247,14 @@ fn cmdline(text: &mut Text) -> Result<()> {
     Ok(())
 }
 
-/// `/proc/interrupts`: the timer's. Other interrupts are not counted by line.
+/// `/proc/interrupts`.
 fn interrupts(text: &mut Text) -> Result<()> {
-    text.str("     ");
-    for cpu in cpus() {
-        text.str("      CPU").num(cpu as u64).byte(b' ');
-    }
-    text.str("\n108:");
-    for cpu in cpus() {
-        text.byte(b' ').num_right(time::timer::interrupts(cpu), 10);
-    }
-    text.str("  bcm2836-timer   1 Edge      arch_timer\n");
+    crate::interrupts::show(text);
     Ok(())
+}
+
+fn schedstat(text: &mut Text) -> Result<()> {
+    sched::stats::show(text).map_err(|_| Errno::ENOMEM)
 }
 
 fn partitions(text: &mut Text) -> Result<()> {
@@ -275,7 +274,9 @@ fn devices(text: &mut Text) -> Result<()> {
     Ok(())
 }
 
-fn misc(_: &mut Text) -> Result<()> {
+/// `/proc/misc`: the devices of major 10.
+fn misc(text: &mut Text) -> Result<()> {
+    text.num_right(125, 3).str(" cpu_dma_latency\n");
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 
 mod activity;
 pub mod descriptors;
+mod drupe;
 pub mod global;
 pub mod id_maps;
 mod links;
@@ -16,6 +17,7 @@ mod map_files;
 pub mod maps;
 mod mounts;
 mod options;
+mod pressure;
 pub mod process;
 pub mod status;
 pub mod sysctl;

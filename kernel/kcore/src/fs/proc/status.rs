@@ -524,9 +524,9 @@ pub(super) fn personality(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Res
 
 /// `/proc/PID/schedstat`: time on a CPU, time waiting for one, turns.
 pub(super) fn schedstat(_: &Subject, task: &Arc<Task>, text: &mut Text) -> Result<()> {
-    let usage = task.times.snapshot();
-    text.num(usage.user_ns + usage.system_ns).str(" 0");
-    text.field(usage.voluntary_switches + usage.involuntary_switches).byte(b'\n');
+    let stats = &task.sched.stats;
+    text.num(task.sched.sum_exec_ns.load(Ordering::Relaxed)).field(stats.run_delay_ns.load(Ordering::Relaxed));
+    text.field(stats.turns.load(Ordering::Relaxed)).byte(b'\n');
     Ok(())
 }
 

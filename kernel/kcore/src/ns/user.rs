@@ -81,11 +81,11 @@ impl Extent {
 struct IdMap(Vec<Extent>);
 
 impl IdMap {
-    fn to_kernel(&self, id: u32) -> Option<u32> {
+    fn kernel_id(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|extent| Extent::find(extent.first, id, extent.count).map(|at| extent.lower + at))
     }
 
-    fn from_kernel(&self, id: u32) -> Option<u32> {
+    fn number(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|extent| Extent::find(extent.lower, id, extent.count).map(|at| extent.first + at))
     }
 
@@ -182,7 +182,7 @@ impl UserNs {
     pub fn kuid(&self, uid: u32) -> Option<u32> {
         match &self.0 {
             None => (uid != NO_ID).then_some(uid),
-            Some(nested) => nested.uid_map.get()?.to_kernel(uid),
+            Some(nested) => nested.uid_map.get()?.kernel_id(uid),
         }
     }
 
@@ -191,7 +191,7 @@ impl UserNs {
     pub fn kgid(&self, gid: u32) -> Option<u32> {
         match &self.0 {
             None => (gid != NO_ID).then_some(gid),
-            Some(nested) => nested.gid_map.get()?.to_kernel(gid),
+            Some(nested) => nested.gid_map.get()?.kernel_id(gid),
         }
     }
 
@@ -200,7 +200,7 @@ impl UserNs {
     pub fn uid(&self, kuid: u32) -> Option<u32> {
         match &self.0 {
             None => Some(kuid),
-            Some(nested) => nested.uid_map.get()?.from_kernel(kuid),
+            Some(nested) => nested.uid_map.get()?.number(kuid),
         }
     }
 
@@ -209,7 +209,7 @@ impl UserNs {
     pub fn gid(&self, kgid: u32) -> Option<u32> {
         match &self.0 {
             None => Some(kgid),
-            Some(nested) => nested.gid_map.get()?.from_kernel(kgid),
+            Some(nested) => nested.gid_map.get()?.number(kgid),
         }
     }
 
@@ -275,9 +275,7 @@ impl UserNs {
             let lower = match kind {
                 MapKind::Uid => outer.uid(extent.lower),
                 MapKind::Gid => outer.gid(extent.lower),
-                MapKind::Projid => {
-                    outer.map(kind).map_or(Some(extent.lower), |map| map.get()?.from_kernel(extent.lower))
-                }
+                MapKind::Projid => outer.map(kind).map_or(Some(extent.lower), |map| map.get()?.number(extent.lower)),
             };
             writeln!(out, "{:>10} {:>10} {:>10}", extent.first, lower.unwrap_or(NO_ID), extent.count)?;
         }

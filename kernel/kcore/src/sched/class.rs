@@ -169,7 +169,7 @@ fn fair_entity(running: Option<&Arc<Task>>) -> Option<&Entity> {
 
 impl Classes {
     /// Empty queues.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             stop: StopQueue::new(),
             deadline: DeadlineQueue::new(),

@@ -70,7 +70,7 @@ pub struct RealTimeQueue {
 
 impl RealTimeQueue {
     /// An empty queue.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             lists: [List { first: NIL, last: NIL }; LEVELS],
             occupied: 0,

@@ -38,6 +38,7 @@ impl Node {
 
 /// The queue.
 pub struct Timeline {
+    #[expect(clippy::vec_box, reason = "a chunk stays where it is while the list of them grows")]
     chunks: Vec<Box<[Node; CHUNK]>>,
     root: u32,
     free: u32,

@@ -105,7 +105,7 @@ fn auxv_is_what_exec_made() -> Outcome {
     let words: Vec<u64> =
         bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default())).collect();
     same!(&words[words.len() - 2..], &[0, 0]);
-    let page_size = words.chunks_exact(2).find(|pair| pair[0] == AT_PAGESZ as u64).map(|pair| pair[1]);
+    let page_size = words.chunks_exact(2).find(|pair| pair[0] == AT_PAGESZ).map(|pair| pair[1]);
     same!(page_size, Some(4096));
     Ok(())
 }

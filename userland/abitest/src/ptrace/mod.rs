@@ -4,6 +4,8 @@
 //! attached to. Machine code whose steps are counted lies in a page of its own ([`code`]), mapped before the fork, so that the
 //! tracer knows where it is.
 
+#![expect(clippy::needless_borrows_for_generic_args, reason = "what it calls a borrow is a raw pointer")]
+
 mod access;
 mod attach;
 mod events;

@@ -39,7 +39,7 @@ fn prstatus_has_the_registers() -> Outcome {
     let mut now: Registers = zeroed();
     same!(get(pid, NT_PRSTATUS, &mut now)?, 272);
     same!((now.x[5], now.x[20], now.pc), (0x1234, 0xabcd_ef01_2345_6789, start + 4));
-    holds!(now.sp != 0 && now.sp % 16 == 0);
+    holds!(now.sp != 0 && now.sp.is_multiple_of(16));
     same!(now.pstate & 0xf, 0);
     Ok(())
 }

@@ -403,7 +403,8 @@ fn children_are_those_of_the_thread() {
 fn the_call_that_a_task_sleeps_in_is_shown() {
     Machine::new().run(|init| {
         mount(init, "proc", "/proc");
-        assert_eq!(text(init, "/proc/self/syscall"), "running\n");
+        // Of oneself it is the call that reads it.
+        assert!(text(init, "/proc/self/syscall").starts_with("63 0x"));
         let child = init.fork(|child| {
             child.pause();
             0

@@ -162,7 +162,8 @@ fn kthreadd_main(_: usize) {
 
 /// Keeps the pool of zeroed frames filled, at the lowest priority.
 fn zero_frames() -> i32 {
-    sched::set_policy(&current().arc(), abi::sched::SCHED_IDLE, 0);
+    let idle = sched::Policy::Fair { policy: abi::sched::SCHED_IDLE, nice: 0, slice_ns: 0 };
+    sched::set_policy(&current().arc(), idle).expect("it asks for no bandwidth");
     loop {
         while frame::zero_some(16) == 16 {
             hal::cpu::relax();

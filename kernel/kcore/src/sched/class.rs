@@ -265,12 +265,12 @@ impl Classes {
     pub fn is_outranked(&self, current: &Task) -> bool {
         let (mine, best) = (self.rank(current), self.best_rank());
         mine > best
-            || mine == best
-                && match mine {
-                    ClassRank::Deadline => self.deadline.is_outranked(current),
-                    ClassRank::RealTime => self.realtime.best_level() < current.sched.level(),
-                    ClassRank::Stop | ClassRank::Fair | ClassRank::Throttled => false,
-                }
+            || match mine {
+                // It may have to go though nobody waits.
+                ClassRank::Deadline => self.deadline.is_outranked(current),
+                ClassRank::RealTime if best == mine => self.realtime.best_level() < current.sched.level(),
+                _ => false,
+            }
     }
 
     /// The running task goes back, and who should run next comes out, perhaps the same. Nobody, when it may not run on and
@@ -290,6 +290,14 @@ impl Classes {
         }
         self.insert(task.clone());
         self.pick_next()
+    }
+
+    /// When the CPU that runs `running` has to look again before the next tick: see [`super::arm_event`].
+    pub fn next_event_ns(&self, running: &Task, now_ns: u64) -> u64 {
+        let entity = &running.sched;
+        let budget = self.deadline.next_event_ns(Some(entity).filter(|_| entity.class() == ClassId::Deadline), now_ns);
+        let turn = if entity.class() == ClassId::Fair { self.fair.turn_end_ns(entity, now_ns) } else { u64::MAX };
+        budget.min(turn)
     }
 
     /// Takes the task that should run next.

@@ -7,7 +7,9 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64,
 use abi::sched::{SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_OTHER, SCHED_RR};
 
 use super::class::{ClassId, Priority};
+use super::deadline::Server;
 use super::fair::BASE_SLICE_NS;
+use super::policy::Policy;
 use super::stats::TaskStats;
 use super::weight::{NICE_0_WEIGHT, weight_of_nice};
 
@@ -36,6 +38,9 @@ pub struct Entity {
     pub(super) deadline_distance: AtomicI64,
     /// The length of its requests, ns.
     slice_ns: AtomicU64,
+
+    /// SCHED_DEADLINE: what it asked for and got.
+    pub server: Server,
 
     /// Where it is in the real-time queue.
     pub(super) node: AtomicU32,
@@ -84,6 +89,7 @@ impl Entity {
             lag: AtomicI64::new(0),
             deadline_distance: AtomicI64::new(0),
             slice_ns: AtomicU64::new(BASE_SLICE_NS),
+            server: Server::default(),
             node: AtomicU32::new(u32::MAX),
             to_tail: AtomicBool::new(false),
             rr_left_ns: AtomicI64::new(super::realtime::rr_slice_ns().cast_signed()),
@@ -142,11 +148,18 @@ impl Entity {
         let child = Self::new(nice, self.allowed.load(Ordering::Relaxed));
         child.slice_ns.store(self.slice_ns(), Ordering::Relaxed);
         if reset && urgent {
-            child.set_policy(SCHED_OTHER, 0);
+            child.refresh();
         } else {
-            child.set_policy(policy, rt_priority);
+            child.policy.store(policy, Ordering::Relaxed);
+            child.rt_priority.store(rt_priority, Ordering::Relaxed);
+            child.refresh();
         }
         child
+    }
+
+    /// Whether its policy has no children of its kind, and SCHED_RESET_ON_FORK does not give them another one.
+    pub fn may_not_fork(&self) -> bool {
+        self.policy.load(Ordering::Relaxed) == SCHED_DEADLINE && !self.reset_on_fork.load(Ordering::Relaxed)
     }
 
     /// The CPU it runs on, or ran on last.
@@ -176,8 +189,12 @@ impl Entity {
 
     pub(super) fn set_nice(&self, nice: i32) {
         self.nice.store(nice, Ordering::Relaxed);
-        let idle = self.policy.load(Ordering::Relaxed) == SCHED_IDLE;
-        let weight = if idle { super::weight::IDLE_WEIGHT } else { weight_of_nice(nice) };
+        self.refresh();
+    }
+
+    /// Weight and level follow from policy, priority and nice value.
+    fn refresh(&self) {
+        let weight = if self.is_idle_policy() { super::weight::IDLE_WEIGHT } else { weight_of_nice(self.nice()) };
         let old = self.weight.swap(weight, Ordering::Relaxed);
         if old != weight {
             // What it is owed is real time; its virtual time has another scale now (Linux `rescale_entity`).
@@ -189,10 +206,37 @@ impl Entity {
         self.refresh_level();
     }
 
-    pub(super) fn set_policy(&self, policy: u32, rt_priority: u32) {
-        self.policy.store(policy, Ordering::Relaxed);
+    pub(super) fn apply(&self, policy: Policy) {
+        self.policy.store(policy.number(), Ordering::Relaxed);
+        let rt_priority = if let Policy::RealTime { priority, .. } = policy { priority } else { 0 };
         self.rt_priority.store(rt_priority, Ordering::Relaxed);
-        self.set_nice(self.nice());
+        match policy {
+            Policy::Fair { nice, slice_ns, .. } => {
+                self.nice.store(nice, Ordering::Relaxed);
+                // Linux `__setparam_fair`: 0.1 to 100 ms.
+                let slice_ns = if slice_ns == 0 { BASE_SLICE_NS } else { slice_ns.clamp(100_000, 100_000_000) };
+                self.slice_ns.store(slice_ns, Ordering::Relaxed);
+            }
+            Policy::RealTime { .. } => {
+                self.rr_left_ns.store(super::realtime::rr_slice_ns().cast_signed(), Ordering::Relaxed);
+            }
+            Policy::Deadline(request) => self.server.set_request(request),
+        }
+        self.refresh();
+    }
+
+    /// How it is scheduled by its own policy.
+    pub fn current_policy(&self) -> Policy {
+        let policy = self.policy.load(Ordering::Relaxed);
+        match policy {
+            SCHED_DEADLINE => Policy::Deadline(self.server.request()),
+            SCHED_FIFO | SCHED_RR => Policy::RealTime { policy, priority: self.rt_priority.load(Ordering::Relaxed) },
+            _ => {
+                let slice_ns = self.slice_ns();
+                let slice_ns = if slice_ns == BASE_SLICE_NS { 0 } else { slice_ns };
+                Policy::Fair { policy, nice: self.nice(), slice_ns }
+            }
+        }
     }
 
     pub(super) fn set_boost(&self, donor: Option<Priority>) {
@@ -248,7 +292,13 @@ impl Entity {
     }
 
     pub(super) fn own_priority(&self) -> Priority {
-        Priority::new(self.own_level(), 0)
+        let level = self.own_level();
+        Priority::new(level, if level == Priority::DEADLINE { self.server.absolute_ns() } else { 0 })
+    }
+
+    /// Whether it runs with the urgency of others.
+    pub(super) fn is_boosted(&self) -> bool {
+        self.boost.load(Ordering::Relaxed) != NO_BOOST
     }
 
     /// Whether its policy is SCHED_IDLE.
@@ -288,6 +338,17 @@ impl Entity {
     /// Whether it may run on `cpu`.
     pub fn allows(&self, cpu: usize) -> bool {
         self.allowed.load(Ordering::Relaxed) >> cpu & 1 != 0
+    }
+
+    /// Whether its turns may end between two ticks: a budget, or a slice that it asked for.
+    #[inline(always)]
+    pub(super) fn has_short_turns(&self) -> bool {
+        self.level() < 0 || self.slice_ns() < BASE_SLICE_NS
+    }
+
+    /// Virtual time as real time, ns.
+    pub(super) fn unscale(&self, virtual_ns: u64) -> u64 {
+        virtual_ns * u64::from(self.weight.load(Ordering::Relaxed)) / u64::from(NICE_0_WEIGHT)
     }
 
     /// `delta_ns` of real time as virtual time.

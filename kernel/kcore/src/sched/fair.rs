@@ -21,6 +21,8 @@ use crate::task::Task;
 
 /// A request of a task that asked for nothing else, ns (Linux `base_slice`: 0.75 ms times 1 + log2 of the CPUs, four here).
 pub const BASE_SLICE_NS: u64 = 2_250_000;
+/// No turn is ended sooner, ns.
+const LEAST_TURN_NS: u64 = 50_000;
 /// When the weighted offsets of the queue exceed this, the point they are counted from moves.
 const FAR: u64 = 1 << 48;
 /// Tasks that a search for one to move looks at (Linux `sched_nr_migrate_break`).
@@ -64,6 +66,15 @@ impl FairQueue {
             load += weight;
         }
         if load == 0 { self.zero } else { self.zero + sum.div_euclid(load) }
+    }
+
+    /// When the request of the running task will be served, if somebody waits for that.
+    pub fn turn_end_ns(&self, running: &Entity, now_ns: u64) -> u64 {
+        if self.first.is_none() {
+            return u64::MAX;
+        }
+        let left = (running.deadline.load(Relaxed) - running.vruntime()).max(0).unsigned_abs();
+        now_ns + running.unscale(left).max(LEAST_TURN_NS)
     }
 
     /// Weight of those who wait, for balancing.

@@ -6,8 +6,9 @@
 //! [`preempt`] (called by hal when a reschedule is due).
 
 mod balance;
+pub mod bandwidth;
 pub mod class;
-pub(crate) mod deadline;
+pub mod deadline;
 mod entity;
 pub(crate) mod fair;
 pub mod load;
@@ -33,7 +34,7 @@ use crate::time;
 pub use class::Priority;
 use class::{Classes, Enqueue};
 pub use entity::Entity;
-pub use policy::{set_affinity, set_boost, set_nice, set_policy};
+pub use policy::{Policy, set_affinity, set_boost, set_nice, set_policy};
 pub use stop::become_stopper;
 
 /// Length of a tick, ns: 250 Hz, as Debian's arm64 kernel.
@@ -44,6 +45,8 @@ struct RunQueue {
     current: Option<Arc<Task>>,
     idle: Option<Arc<Task>>,
     classes: Classes,
+    /// Throttled deadline tasks, which do not count as runnable.
+    parked: usize,
     /// The task switched away from, until its successor has let go of it.
     previous: Option<Previous>,
 }
@@ -56,7 +59,7 @@ struct Previous {
 
 impl RunQueue {
     const fn new() -> Self {
-        RunQueue { current: None, idle: None, classes: Classes::new(), previous: None }
+        RunQueue { current: None, idle: None, classes: Classes::new(), parked: 0, previous: None }
     }
 
     fn is_idle_task(&self, task: &Arc<Task>) -> bool {
@@ -83,6 +86,8 @@ struct Glance {
     idle: AtomicBool,
     /// The next tick; `u64::MAX` when none is wanted, which an idle CPU decides at the first one that finds it idle.
     next_tick: AtomicU64,
+    /// When a turn ends that is shorter than a tick, or a budget is due: `u64::MAX` when nothing of that is.
+    event: AtomicU64,
     switches: AtomicU64,
     /// Time spent idle, ns, and when the current idle stretch began.
     idle_ns: AtomicU64,
@@ -99,6 +104,7 @@ impl Glance {
             deadline_ns: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             next_tick: AtomicU64::new(u64::MAX),
+            event: AtomicU64::new(u64::MAX),
             switches: AtomicU64::new(0),
             idle_ns: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -300,6 +306,10 @@ fn reschedule(reason: Reason) {
     let becomes_idle = picked.is_none();
     let next = picked.unwrap_or_else(|| queue.idle.clone().expect("set by adopt_idle"));
     next.sched.exec_start.store(now, Ordering::Relaxed);
+    if next.sched.has_short_turns() || queue.classes.deadline.parked() | queue.parked > 0 {
+        count_parked(&mut queue, cpu, now);
+        arm_event(&queue, cpu, &next, now);
+    }
     if becomes_idle && IDLE_CPUS.load(Ordering::Relaxed) >> cpu & 1 == 0 {
         IDLE_CPUS.fetch_or(1 << cpu, Ordering::SeqCst);
     }
@@ -341,6 +351,47 @@ fn look_for_urgent(reason: Reason) {
         }
         let own = if is_leaving { Priority::of_idle() } else { crate::task::current().sched.priority() };
         balance::pull_urgent(here, own);
+    }
+}
+
+/// Keeps throttled tasks out of the count of runnable ones.
+fn count_parked(queue: &mut RunQueue, cpu: usize, now: u64) {
+    let parked = queue.classes.deadline.parked();
+    if parked == queue.parked {
+        return;
+    }
+    GLANCE.of(cpu).add_running(queue.parked as i32 - parked as i32, now);
+    queue.parked = parked;
+}
+
+/// Sees to it that `running`'s turn ends in time, and throttled tasks come back in time, where a tick is too coarse.
+#[cold]
+fn arm_event(queue: &RunQueue, cpu: usize, running: &Task, now: u64) {
+    let glance = GLANCE.of(cpu);
+    glance.event.store(queue.classes.next_event_ns(running, now), Ordering::Relaxed);
+    if cpu == cpu::id() {
+        time::program_next_event();
+    }
+}
+
+/// A moment came that [`arm_event`] asked for. Interrupts masked.
+#[cold]
+fn event(cpu: usize, now: u64) {
+    let mut queue = QUEUES.of(cpu).lock();
+    account(&mut queue);
+    while let Some(task) = queue.classes.deadline.pop_due(now) {
+        enqueue(&mut queue, cpu, task, Enqueue::Migrate, now);
+    }
+    count_parked(&mut queue, cpu, now);
+    let RunQueue { current: Some(task), classes, .. } = &mut *queue else { return };
+    if classes.turn_is_over(task) {
+        task.set_need_resched();
+    }
+    let task = task.clone();
+    arm_event(&queue, cpu, &task, now);
+    drop(queue);
+    if task.sched.server.take_overrun() {
+        crate::signal::send_kernel(&task.group, abi::signal::SIGXCPU);
     }
 }
 
@@ -508,7 +559,7 @@ pub fn wait_inactive(task: &Arc<Task>) {
 
 /// Starts a task that was never run (Linux `wake_up_new_task`).
 pub fn start(task: &Arc<Task>) {
-    task.sched.set_cpu(cpu::id());
+    change_cpu(task, cpu::id);
     FORKS.fetch_add(1, Ordering::Relaxed);
     let woke = wake(task, TaskState::FOR_NEW);
     debug_assert!(woke, "a new task is woken once");
@@ -516,10 +567,18 @@ pub fn start(task: &Arc<Task>) {
 
 /// Puts a runnable task that is on no queue onto one that it may use.
 fn place(task: Arc<Task>, how: Enqueue) {
-    let target = placement::choose_cpu(&task, task.sched.cpu(), how);
+    let target = change_cpu(&task, || placement::choose_cpu(&task, task.sched.cpu(), how));
     stats::count_migration(&task);
-    task.sched.set_cpu(target);
     activate(QUEUES.of(target).lock(), target, task, how);
+}
+
+/// Makes a task that is on no queue another CPU's. Who changes its weight or its CPUs ([`policy`]) holds the queue of its CPU:
+/// with that held here, a change comes before the task is placed elsewhere, or finds it there.
+fn change_cpu(task: &Task, choose: impl FnOnce() -> usize) -> usize {
+    let _queue = QUEUES.of(task.sched.cpu()).lock();
+    let target = choose();
+    task.sched.set_cpu(target);
+    target
 }
 
 #[inline]
@@ -577,7 +636,8 @@ pub fn runs_on(cpu: usize, is_it: impl Fn(&Task) -> bool) -> bool {
 
 /// When this CPU wants its next tick.
 pub fn next_tick_ns() -> u64 {
-    GLANCE.this().next_tick.load(Ordering::Relaxed)
+    let glance = GLANCE.this();
+    glance.next_tick.load(Ordering::Relaxed).min(glance.event.load(Ordering::Relaxed))
 }
 
 /// A CPU's tick, as `/proc/timer_list` shows it.
@@ -599,7 +659,10 @@ pub fn tick_state(cpu: usize) -> TickState {
 pub fn tick(now_ns: u64, in_user: bool) {
     let cpu = cpu::id();
     let glance = GLANCE.of(cpu);
-    if glance.next_tick.load(Ordering::Relaxed) == u64::MAX {
+    if now_ns >= glance.event.load(Ordering::Relaxed) {
+        event(cpu, now_ns);
+    }
+    if now_ns < glance.next_tick.load(Ordering::Relaxed) {
         return;
     }
     if glance.idle.load(Ordering::Relaxed) {
@@ -656,6 +719,12 @@ pub fn idle_ns(cpu: usize) -> u64 {
         return sum;
     }
     sum + time::monotonic_ns().saturating_sub(glance.idle_since.load(Ordering::Relaxed))
+}
+
+/// The current task ends: it has no bandwidth any more.
+pub fn exit() {
+    account_current();
+    bandwidth::release(&crate::task::current());
 }
 
 /// Brings the current task's times up to date, for getrusage and the CPU clocks.

@@ -22,7 +22,8 @@ impl StopQueue {
 
 /// Makes a task that does not run yet the stopper of the one CPU that it is bound to.
 pub fn become_stopper(task: &Arc<Task>) {
-    super::set_policy(task, abi::sched::SCHED_FIFO, 99);
+    super::set_policy(task, super::Policy::RealTime { policy: abi::sched::SCHED_FIFO, priority: 99 })
+        .expect("it asks for no bandwidth");
     debug_assert!(task.sched.allowed.load(Ordering::Relaxed).is_power_of_two(), "a stopper has one CPU");
     task.sched.become_stopper();
 }

@@ -132,6 +132,8 @@ table! {
     SCHED_GETSCHEDULER(pid: i32) sched::sched_getscheduler;
     SCHED_SETPARAM(pid: i32, param: UserPtr<abi::sched::SchedParam>) sched::sched_setparam;
     SCHED_GETPARAM(pid: i32, param: UserPtr<abi::sched::SchedParam>) sched::sched_getparam;
+    SCHED_SETATTR(pid: i32, attr: u64, flags: u32) sched::sched_setattr;
+    SCHED_GETATTR(pid: i32, attr: u64, size: u32, flags: u32) sched::sched_getattr;
     SCHED_GET_PRIORITY_MAX(policy: i32) sched::sched_get_priority_max;
     SCHED_GET_PRIORITY_MIN(policy: i32) sched::sched_get_priority_min;
     SCHED_RR_GET_INTERVAL(pid: i32, interval: UserPtr<abi::time::Timespec>) sched::sched_rr_get_interval;

@@ -173,6 +173,10 @@ fn copy_process(args: &CloneArgs<'_>, registers: &UserFrame, is_event: bool) -> 
     if tree::lock().thread_count() as u64 >= MAX_THREADS.load(Ordering::Relaxed) {
         return Err(Errno::EAGAIN);
     }
+    // A deadline task would let its child run on its bandwidth (sched(7)).
+    if parent.sched.may_not_fork() {
+        return Err(Errno::EAGAIN);
+    }
     let mm = match parent.mm() {
         Some(mm) if has(c::CLONE_VM) => Some(mm),
         Some(mm) => Some(mm.fork()?),

@@ -80,7 +80,7 @@ fn leave(status: i32) {
     if last && task.group.pid.own_number() == 1 {
         zap::end_namespace(&task);
     }
-    sched::account_current();
+    sched::exit();
     notify(&task, last);
     task.set_state(TaskState::Dead);
 }

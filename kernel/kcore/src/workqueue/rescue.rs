@@ -80,7 +80,7 @@ fn run(rescuer: &Rescuer, queue: &Weak<WorkQueue>, worker: &Arc<Worker>) -> i32 
 /// Runs what the queue has in the pool's list.
 fn rescue(queue: &Arc<WorkQueue>, pool: &'static Pool, worker: &Arc<Worker>) {
     if let Some(cpu) = pool.cpu() {
-        sched::set_affinity(&current().arc(), 1 << cpu);
+        sched::set_affinity(&current().arc(), 1 << cpu).expect("a rescuer has no deadline");
     }
     let is_ours = |item: &dyn WorkItem| {
         item.work().place.lock().waits.as_ref().is_some_and(|waits| Arc::ptr_eq(&waits.queue, queue))
@@ -92,5 +92,5 @@ fn rescue(queue: &Arc<WorkQueue>, pool: &'static Pool, worker: &Arc<Worker>) {
     }
     state.wake_if_needed();
     drop(state);
-    sched::set_affinity(&current().arc(), u32::MAX);
+    sched::set_affinity(&current().arc(), u32::MAX).expect("a rescuer has no deadline");
 }

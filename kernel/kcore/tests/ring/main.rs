@@ -26,6 +26,7 @@ mod ptrace;
 mod races;
 mod remote;
 mod sched;
+mod sched_classes;
 mod seccomp;
 mod signal;
 mod signal_rules;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use abi::signal::SIGKILL;
 use abi::{Errno, nr, time};
-use hal::hosted::User;
+use hal::hosted::{Config, Tlb, User};
 use kcore::testing::{Libc, Machine};
 
 use crate::{Diary, MS, story};
@@ -229,4 +229,53 @@ fn a_throttled_real_time_task_comes_back_though_an_ordinary_one_is_busy() {
         let percent = shares[0] * 100 / (shares[0] + shares[1]);
         assert!((93..=97).contains(&percent), "{shares:?}");
     });
+}
+
+/// Busy tasks of `nices`, free or pinned in turn, share `cpus` CPUs for 10 s. Each gets its weight's share within 2 %, or
+/// within one turn where its share is a few turns only.
+fn shares_follow_weights(cpus: usize, nices: &[i32], pinned: bool) {
+    let tlb = if cpus == 1 { Tlb::Strict } else { Tlb::Hardware };
+    let machine = Machine::with(Config { cpus, tlb, ram_bytes: 256 << 20, ..Config::default() });
+    let weights: Vec<f64> = nices.iter().map(|nice| kcore::sched::weight::weight_of_nice(*nice) as f64).collect();
+    let nices = nices.to_vec();
+    machine.run(move |init| {
+        let hogs =
+            nices.iter().enumerate().map(|(index, nice)| hog(init, *nice, pinned.then_some(1 << (index % cpus))));
+        let hogs: Vec<_> = hogs.collect();
+        let all = measure(init, hogs, 10_000 * MS);
+        for (index, got) in all.iter().enumerate() {
+            // Who competes with it, for how many CPUs.
+            let is_rival = |other: &usize| !pinned || other % cpus == index % cpus;
+            let weight: f64 = (0..weights.len()).filter(is_rival).map(|other| weights[other]).sum();
+            let time: u64 = (0..weights.len()).filter(is_rival).map(|other| all[other]).sum();
+            // The count is in half milliseconds; the simulated CPUs share the clock.
+            let due = time as f64 * weights[index] / weight;
+            let allowed = due * 0.02 + 2.0 * TURN_MS;
+            assert!((*got as f64 - due).abs() <= allowed, "{index} (nice {}): {got}, due {due}", nices[index]);
+        }
+    });
+}
+
+/// A turn lasts until the first tick after the slice, and half a millisecond may be open at each end, ms.
+const TURN_MS: f64 = 5.0;
+
+#[test]
+fn shares_follow_weights_on_one_cpu() {
+    for nices in [&[0, 5, -5][..], &[19, 0, -20], &[0, 0, 0, 1, 2, 3, 4, 5, 6, 7]] {
+        shares_follow_weights(1, nices, false);
+    }
+}
+
+#[test]
+fn shares_follow_weights_of_three_hundred_tasks() {
+    let nices: Vec<i32> = (0..300).map(|index| index % 21 - 10).collect();
+    shares_follow_weights(1, &nices, false);
+}
+
+#[test]
+fn shares_follow_weights_of_pinned_tasks_on_two_and_four_cpus() {
+    for cpus in [2, 4] {
+        let nices: Vec<i32> = (0..24).map(|index| index * 7 % 11 - 5).collect();
+        shares_follow_weights(cpus, &nices, true);
+    }
 }

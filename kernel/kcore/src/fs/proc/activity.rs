@@ -7,7 +7,6 @@ use core::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
-use abi::sched::{SCHED_FIFO, SCHED_RR};
 use abi::time::{SIGEV_NONE, SIGEV_THREAD};
 use hal::trap::NO_SYSCALL;
 
@@ -48,12 +47,8 @@ pub(super) fn sched(subject: &Subject, task: &Arc<Task>, text: &mut Text) -> Res
     // Linux shows the weight in its finer fixed point.
     push_number(text, "se.load.weight", entity.weight() << 10);
     let policy = entity.policy.load(Ordering::Relaxed);
-    let priority = match policy {
-        SCHED_FIFO | SCHED_RR => i64::from(99 - entity.rt_priority.load(Ordering::Relaxed)),
-        _ => 120 + i64::from(entity.nice()),
-    };
     push_number(text, "policy", u64::from(policy));
-    push_number(text, "prio", priority.unsigned_abs());
+    push_number(text, "prio", u64::from(entity.level().max(0).unsigned_abs()));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::fs::mount::MOUNT_MAX;
 use crate::fs::notify::inotify;
 use crate::fs::{eventpoll, fdtable, file, permission, pipe};
 use crate::mm::{MMAP_MIN_ADDR, oom, settings};
+use crate::sched::{bandwidth, realtime};
 use crate::sync::order;
 use crate::task::{clone, coredump, current, yama};
 use crate::tty::pty;
@@ -69,6 +70,11 @@ static KERNEL: &[Entry] = &[
     Entry::text("kptr_restrict", |text| number(text, 1)),
     Entry::text("perf_event_paranoid", |text| number(text, 2)),
     Entry::text("sched_child_runs_first", |text| number(text, 0)),
+    int!("sched_deadline_period_max_us", bandwidth::PERIOD_MAX_US, 100, MOST),
+    int!("sched_deadline_period_min_us", bandwidth::PERIOD_MIN_US, 100, MOST),
+    Entry::setting("sched_rr_timeslice_ms", |text| show(text, &realtime::RR_SLICE_MS), set_rr_slice),
+    Entry::setting("sched_rt_period_us", |text| show(text, &realtime::PERIOD_US), set_rt_period),
+    Entry::setting("sched_rt_runtime_us", rt_runtime, set_rt_runtime),
     Entry::text("shmall", |text| number(text, u64::MAX - (1 << 24))),
     Entry::text("shmmax", |text| number(text, u64::MAX - (1 << 24))),
     Entry::text("shmmni", |text| number(text, 4096)),
@@ -190,6 +196,43 @@ fn store(value: &[u8], setting: &AtomicU32, least: u32, most: u32) -> Result<()>
     }
     setting.store(value, Ordering::Relaxed);
     Ok(())
+}
+
+/// 0 and what is negative stand for the default (Linux `sched_rr_handler`).
+fn set_rr_slice(value: &[u8]) -> Result<()> {
+    let value: i32 = parse_number(value)?;
+    let slice = u32::try_from(value).ok().filter(|slice| *slice > 0).unwrap_or(realtime::RR_DEFAULT_SLICE_MS);
+    realtime::RR_SLICE_MS.store(slice, Ordering::Relaxed);
+    Ok(())
+}
+
+fn rt_runtime(text: &mut Text) -> Result<()> {
+    text.int(i64::from(realtime::RUNTIME_US.load(Ordering::Relaxed))).byte(b'\n');
+    Ok(())
+}
+
+fn set_rt_runtime(value: &[u8]) -> Result<()> {
+    let runtime: i32 = parse_number(value)?;
+    check_rt(runtime, realtime::PERIOD_US.load(Ordering::Relaxed))?;
+    realtime::RUNTIME_US.store(runtime, Ordering::Relaxed);
+    Ok(())
+}
+
+fn set_rt_period(value: &[u8]) -> Result<()> {
+    let period: u32 = parse_number(value)?;
+    check_rt(realtime::RUNTIME_US.load(Ordering::Relaxed), period)?;
+    realtime::PERIOD_US.store(period, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Linux `sched_rt_handler`: -1 lifts the limit, otherwise the runtime is part of the period (`EINVAL`); the deadline tasks
+/// that were let in still fit (`EBUSY`).
+fn check_rt(runtime: i32, period: u32) -> Result<()> {
+    let in_period = u32::try_from(runtime).map_or(runtime == -1, |runtime| runtime <= period);
+    if period == 0 || period > MOST || !in_period {
+        return Err(Errno::EINVAL);
+    }
+    if bandwidth::fits(runtime, period) { Ok(()) } else { Err(Errno::EBUSY) }
 }
 
 fn core_pattern(text: &mut Text) -> Result<()> {

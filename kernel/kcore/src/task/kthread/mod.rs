@@ -149,7 +149,7 @@ pub fn should_stop() -> bool {
 pub fn bind(task: &Arc<Task>, cpu: usize) {
     debug_assert!(task.state() == TaskState::New, "a thread is bound before it runs");
     task.flags.fetch_or(flags::NO_SETAFFINITY, Ordering::Relaxed);
-    sched::set_affinity(task, 1 << cpu);
+    sched::set_affinity(task, 1 << cpu).expect("no kernel thread has deadlines");
 }
 
 /// Writes the whole name, for `/proc/PID/comm` (Linux `get_kthread_comm`, `wq_worker_comm`). False for what is no kernel thread.

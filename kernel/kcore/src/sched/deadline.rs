@@ -192,7 +192,7 @@ pub struct DeadlineQueue {
 
 impl DeadlineQueue {
     /// An empty queue.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { ready: Timeline::new(), throttled: Timeline::new(), sequence: 0, now_ns: 0 }
     }
 

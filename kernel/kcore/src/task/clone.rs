@@ -75,8 +75,10 @@ pub const NEW_NAMESPACES: u64 = c::CLONE_NEWNS
     | c::CLONE_NEWCGROUP
     | c::CLONE_NEWTIME;
 
-/// Threads that may exist: `/proc/sys/kernel/threads-max`.
-pub static MAX_THREADS: AtomicU64 = AtomicU64::new(4096);
+hal::global! {
+    /// Threads that may exist: `/proc/sys/kernel/threads-max`.
+    pub static MAX_THREADS: AtomicU64 = AtomicU64::new(4096);
+}
 
 /// Refuses what clone(2) refuses, each with its reason.
 pub fn validate(args: &CloneArgs<'_>) -> Result<()> {

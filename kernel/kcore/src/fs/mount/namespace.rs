@@ -44,10 +44,9 @@ struct ListState {
 
 hal::global! {
     static INITIAL: spin::Once<Arc<MountNamespace>> = spin::Once::new();
+    /// Most mounts in a namespace: `/proc/sys/fs/mount-max`.
+    pub static MOUNT_MAX: AtomicU32 = AtomicU32::new(100_000);
 }
-
-/// Most mounts in a namespace: `/proc/sys/fs/mount-max`.
-pub static MOUNT_MAX: AtomicU32 = AtomicU32::new(100_000);
 
 /// The mount namespace of the first process.
 pub fn initial_namespace() -> Arc<MountNamespace> {

@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod avl;
 pub mod fs;
 pub mod futex;
 pub mod init;

@@ -11,12 +11,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{TASK_SIZE, Vma};
+use crate::avl::{Balanced, NIL};
 
 /// Unmapped bytes that a growing stack keeps below it (Linux `stack_guard_gap`).
 pub(super) const STACK_GAP: u64 = 256 * hal::mem::PAGE_SIZE as u64;
 
-/// The node that stands for "none": a leaf of height 0 without an area.
-const NIL: u32 = 0;
 const CHUNK: usize = 16;
 
 #[derive(Clone)]
@@ -368,25 +367,6 @@ impl Areas {
         at
     }
 
-    /// Brings up to date what a node knows of its subtree. Whether that changed.
-    fn measure(&mut self, at: u32) -> bool {
-        let node = self.node(at);
-        let (left, right) = (self.node(node.left), self.node(node.right));
-        let before = if node.left == NIL { 0 } else { node.low.saturating_sub(left.last) };
-        let behind = if node.right == NIL { 0 } else { right.first.saturating_sub(node.end) };
-        let gap = left.gap.max(right.gap).max(before).max(behind);
-        // Of the first area, not the lowest of all: a stack's distance may reach down past its neighbours.
-        let first = if node.left == NIL { node.low } else { left.first };
-        let last = node.end.max(right.last);
-        let height = left.height.max(right.height) + 1;
-        if (node.first, node.last, node.gap, node.height) == (first, last, gap, height) {
-            return false;
-        }
-        let node = self.node_mut(at);
-        (node.first, node.last, node.gap, node.height) = (first, last, gap, height);
-        true
-    }
-
     fn insert_below(&mut self, at: u32, new: u32) -> u32 {
         if at == NIL {
             return new;
@@ -429,45 +409,39 @@ impl Areas {
         (node.left, node.right) = (left, right);
         (self.balance(next), at)
     }
+}
 
-    /// Restores the balance of a subtree whose two sides are balanced and differ by at most 2. Returns its root.
-    fn balance(&mut self, at: u32) -> u32 {
-        let (left, right) = (self.node(at).left, self.node(at).right);
-        let (left_height, right_height) = (self.node(left).height, self.node(right).height);
-        if left_height > right_height + 1 {
-            if self.node(self.node(left).right).height > self.node(self.node(left).left).height {
-                let left = self.rotate_left(left);
-                self.node_mut(at).left = left;
-            }
-            return self.rotate_right(at);
-        }
-        if right_height > left_height + 1 {
-            if self.node(self.node(right).left).height > self.node(self.node(right).right).height {
-                let right = self.rotate_right(right);
-                self.node_mut(at).right = right;
-            }
-            return self.rotate_left(at);
-        }
-        self.measure(at);
-        at
+impl Balanced for Areas {
+    fn children(&self, at: u32) -> [u32; 2] {
+        let node = self.node(at);
+        [node.left, node.right]
     }
 
-    fn rotate_left(&mut self, at: u32) -> u32 {
-        let up = self.node(at).right;
-        self.node_mut(at).right = self.node(up).left;
-        self.node_mut(up).left = at;
-        self.measure(at);
-        self.measure(up);
-        up
+    fn child_mut(&mut self, at: u32, side: usize) -> &mut u32 {
+        let node = self.node_mut(at);
+        if side == 0 { &mut node.left } else { &mut node.right }
     }
 
-    fn rotate_right(&mut self, at: u32) -> u32 {
-        let up = self.node(at).left;
-        self.node_mut(at).left = self.node(up).right;
-        self.node_mut(up).right = at;
-        self.measure(at);
-        self.measure(up);
-        up
+    fn height(&self, at: u32) -> u32 {
+        self.node(at).height
+    }
+
+    fn measure(&mut self, at: u32) -> bool {
+        let node = self.node(at);
+        let (left, right) = (self.node(node.left), self.node(node.right));
+        let before = if node.left == NIL { 0 } else { node.low.saturating_sub(left.last) };
+        let behind = if node.right == NIL { 0 } else { right.first.saturating_sub(node.end) };
+        let gap = left.gap.max(right.gap).max(before).max(behind);
+        // Of the first area, not the lowest of all: a stack's distance may reach down past its neighbours.
+        let first = if node.left == NIL { node.low } else { left.first };
+        let last = node.end.max(right.last);
+        let height = left.height.max(right.height) + 1;
+        if (node.first, node.last, node.gap, node.height) == (first, last, gap, height) {
+            return false;
+        }
+        let node = self.node_mut(at);
+        (node.first, node.last, node.gap, node.height) = (first, last, gap, height);
+        true
     }
 }
 

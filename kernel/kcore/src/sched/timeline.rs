@@ -1,7 +1,7 @@
 //! An ordered queue of tasks that can also be asked for the first one whose value is small enough: what the fair class
 //! (ordered by virtual deadline, asked for who is eligible) and the deadline class (ordered by deadline) wait in.
 //!
-//! A balanced tree (AVL) whose nodes know the least value below them, as Linux's augmented red-black trees do, so that
+//! A balanced tree ([`crate::avl`]) whose nodes know the least value below them, as Linux's augmented red-black trees do, so that
 //! insertion, removal and both searches are O(log n). The nodes lie in chunks that are kept for the next task: at a steady
 //! load no wake-up allocates.
 
@@ -9,13 +9,12 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::avl::{Balanced, NIL};
 use crate::task::Task;
 
 /// Order in the queue, and what breaks ties: who came first.
 pub type Key = (i64, u64);
 
-/// No node. Node 0 is the sentinel below the leaves, with height 0 and no value.
-const NIL: u32 = 0;
 /// Nodes that are allocated at once.
 const CHUNK: usize = 32;
 
@@ -27,7 +26,7 @@ struct Node {
     left: u32,
     /// Also the next free node of those that hold no task.
     right: u32,
-    height: u8,
+    height: u32,
     task: Option<Arc<Task>>,
 }
 
@@ -256,53 +255,31 @@ impl Timeline {
         self.node_mut(at).left = left;
         (self.balance(at), gone)
     }
+}
 
-    /// Restores the balance of a subtree whose two sides are balanced and differ by at most 2. Returns its root.
-    fn balance(&mut self, at: u32) -> u32 {
-        let (left, right) = (self.node(at).left, self.node(at).right);
-        let (left_height, right_height) = (self.node(left).height, self.node(right).height);
-        if left_height > right_height + 1 {
-            if self.node(self.node(left).right).height > self.node(self.node(left).left).height {
-                let left = self.rotate_left(left);
-                self.node_mut(at).left = left;
-            }
-            return self.rotate_right(at);
-        }
-        if right_height > left_height + 1 {
-            if self.node(self.node(right).left).height > self.node(self.node(right).right).height {
-                let right = self.rotate_right(right);
-                self.node_mut(at).right = right;
-            }
-            return self.rotate_left(at);
-        }
-        self.measure(at);
-        at
+impl Balanced for Timeline {
+    fn children(&self, at: u32) -> [u32; 2] {
+        let node = self.node(at);
+        [node.left, node.right]
     }
 
-    fn measure(&mut self, at: u32) {
+    fn child_mut(&mut self, at: u32, side: usize) -> &mut u32 {
+        let node = self.node_mut(at);
+        if side == 0 { &mut node.left } else { &mut node.right }
+    }
+
+    fn height(&self, at: u32) -> u32 {
+        self.node(at).height
+    }
+
+    fn measure(&mut self, at: u32) -> bool {
         let node = self.node(at);
         let (left, right) = (self.node(node.left), self.node(node.right));
         let (height, least) = (left.height.max(right.height) + 1, node.value.min(left.least).min(right.least));
+        let changes = (node.height, node.least) != (height, least);
         let node = self.node_mut(at);
         (node.height, node.least) = (height, least);
-    }
-
-    fn rotate_left(&mut self, at: u32) -> u32 {
-        let up = self.node(at).right;
-        self.node_mut(at).right = self.node(up).left;
-        self.node_mut(up).left = at;
-        self.measure(at);
-        self.measure(up);
-        up
-    }
-
-    fn rotate_right(&mut self, at: u32) -> u32 {
-        let up = self.node(at).left;
-        self.node_mut(at).left = self.node(up).right;
-        self.node_mut(up).right = at;
-        self.measure(at);
-        self.measure(up);
-        up
+        changes
     }
 }
 

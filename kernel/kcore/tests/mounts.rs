@@ -73,21 +73,7 @@ fn path_call<L: Libc>(user: &mut L, number: usize, paths: &[&str]) -> Result<(),
 
 /// The text of a file of /proc.
 fn text<L: Libc>(user: &mut L, path: &str) -> String {
-    let fd = user.open(path, f::O_RDONLY, 0).expect("opens") as u64;
-    let mut all = Vec::new();
-    loop {
-        let some = user.scoped(|user| {
-            let at = user.push(&[0; 1024]);
-            let n = user.call(nr::READ, &[fd, at, 1024]).expect("read");
-            user.user().read_bytes(at, n as usize)
-        });
-        if some.is_empty() {
-            break;
-        }
-        all.extend(some);
-    }
-    user.call(nr::CLOSE, &[fd]).expect("open");
-    String::from_utf8(all).expect("text")
+    String::from_utf8(user.slurp(path).expect("there")).expect("text")
 }
 
 /// The optional fields of the mount at `place`: `shared`, `master` and so on, without the numbers.

@@ -23,14 +23,7 @@ fn write_file(user: &mut User, path: &str, text: &str) -> Result<(), Errno> {
 }
 
 fn read_file(user: &mut User, path: &str) -> String {
-    let fd = user.open(path, f::O_RDONLY, 0).expect("opens") as u64;
-    let bytes = user.scoped(|user| {
-        let at = user.push(&[0; 512]);
-        let n = user.call(nr::READ, &[fd, at, 512]).expect("read");
-        user.user().read_bytes(at, n as usize)
-    });
-    user.call(nr::CLOSE, &[fd]).expect("open");
-    String::from_utf8(bytes).expect("text")
+    String::from_utf8(user.slurp(path).expect("there")).expect("text")
 }
 
 fn with_path(

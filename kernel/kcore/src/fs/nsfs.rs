@@ -10,7 +10,8 @@ use abi::ioctl as i;
 use abi::stat::S_IFREG;
 
 use super::dentry::Dentry;
-use super::file::{File, FileOps, OpsRef};
+use super::fdtable::OnExec;
+use super::file::{File, FileMode, FileOps, OpsRef};
 use super::inode::{Inode, InodeOps, InodeParts, OpenRequest};
 use super::libfs::shared;
 use super::mount::{MountNamespace, Path};
@@ -107,7 +108,6 @@ fn visible(namespace: Option<UserNs>) -> Result<UserNs> {
 
 /// A new descriptor of a namespace.
 fn open(namespace: Namespace) -> Result<usize> {
-    use super::file::FileMode;
     let file = File::new(
         place(namespace.clone()),
         shared(NamespaceFile(namespace)),
@@ -116,7 +116,7 @@ fn open(namespace: Namespace) -> Result<usize> {
     );
     let task = current();
     let files = task.files();
-    let fd = files.reserve(0, task.rlimit(abi::resource::RLIMIT_NOFILE), super::fdtable::OnExec::Close)?;
+    let fd = files.reserve(0, task.rlimit(abi::resource::RLIMIT_NOFILE), OnExec::Close)?;
     files.install(fd, file);
     usize::try_from(fd).map_err(|_| Errno::EBADF)
 }

@@ -104,7 +104,7 @@ pub struct NsSet {
 }
 
 impl NsSet {
-    /// The PID namespace that the task lives in.
+    /// The PID namespace that the task lives in: numbers from user space are its.
     pub fn pid(&self) -> &Arc<PidNamespace> {
         &self.pid
     }
@@ -112,11 +112,6 @@ impl NsSet {
     /// The PID namespace that its children will live in.
     pub fn pid_for_children(&self) -> &Arc<PidNamespace> {
         &self.pid_for_children
-    }
-
-    /// The PID namespace in which numbers from user space are looked up.
-    pub fn pid_for_lookup(&self) -> &Arc<PidNamespace> {
-        &self.pid
     }
 
     /// Host and domain name.

@@ -505,7 +505,7 @@ impl ThreadGroup {
 
 /// Looks a process or thread up by its number in the caller's PID namespace.
 pub fn find(number: i32) -> Option<Arc<Task>> {
-    current().namespaces().pid_for_lookup().find(number)?.task()
+    current().namespaces().pid().find(number)?.task()
 }
 
 /// Calls `f` with the root and working directory of every task that has them.

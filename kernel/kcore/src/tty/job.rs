@@ -151,7 +151,7 @@ pub(crate) fn set_foreground(tty: &Tty, number: i32) -> Result<()> {
     if !is_current_tty(tty) || !controls {
         return Err(Errno::ENOTTY);
     }
-    let pgrp = task.namespaces().pid_for_lookup().find(number).ok_or(Errno::ESRCH)?;
+    let pgrp = task.namespaces().pid().find(number).ok_or(Errno::ESRCH)?;
     let tree = tree::lock();
     // A number that names a process but no group has that process's session (Linux `session_of_pgrp`).
     let alone = || pgrp.task().and_then(|task| tree.find(&task.group));

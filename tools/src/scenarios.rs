@@ -190,6 +190,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("gdb opens a core and shows its three threads", core_in_gdb),
     ("the long script prints what it prints on Linux", long_script),
     ("Debian's own programs do what they do on Linux", debian_programs),
+    ("strace shows what it shows on Linux", |bench| compare(bench, &STRACE_SCRIPT)),
     ("EXTRA lays files over the root file system", overlay),
     ("the SD card's files boot", sd_card),
     ("a fork bomb is contained by the user's limit", stress::fork_bomb),

@@ -552,8 +552,7 @@ struct Script {
 const SHELL_SCRIPT: Script = Script { name: "shell", shell: "sh", packages: None };
 const PROGRAMS_SCRIPT: Script = Script { name: "programs", shell: "bash", packages: Some(&debian::DEBIAN) };
 const STRACE_SCRIPT: Script = Script { name: "strace", shell: "sh", packages: Some(&debian::DEBUG) };
-const GDB_SCRIPT: Script = Script { name: "gdb", shell: "sh", packages: Some(&debian::DEBUG) };
-const SCRIPTS: [&Script; 4] = [&SHELL_SCRIPT, &PROGRAMS_SCRIPT, &STRACE_SCRIPT, &GDB_SCRIPT];
+const SCRIPTS: [&Script; 3] = [&SHELL_SCRIPT, &PROGRAMS_SCRIPT, &STRACE_SCRIPT];
 
 fn compare(bench: &Bench, script: &Script) -> Result<()> {
     let expected = fs::read_to_string(scripts().join(format!("{}.expected", script.name)))?;

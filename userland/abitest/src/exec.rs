@@ -46,7 +46,6 @@ pub fn helper(arguments: &[String]) -> i32 {
     };
     match arguments[1].as_str() {
         "helper:core" => crate::limits::crash_with_threads(),
-        "helper:debuggee" => crate::debuggee::debuggee_main(),
         "helper:getuid" => print(raw(SYS_getuid, fill([0usize; 0])).to_string()),
         "helper:ids" => print(identity()),
         "helper:argv" => print(arguments.join("|")),

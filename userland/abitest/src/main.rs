@@ -20,7 +20,6 @@ mod clock;
 mod clone;
 mod cow;
 mod creds;
-mod debuggee;
 mod epoll;
 mod exec;
 mod file;
